@@ -1,0 +1,50 @@
+# One door: people and CI type the same targets. Everything lives in .venv and .build; `make clean` removes both.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+endif
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all check format bench docs clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; say which one: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "No venv module here. On Debian: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+run: $(VENV)/.installed  ## the product doing its job: the crew of four on a fresh copy of examples/alerts
+	$(BIN)/python examples/run_alerts.py
+
+test: $(VENV)/.installed  ## the tests, without the slow ones (under four minutes on two cores)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+
+test-all: $(VENV)/.installed  ## the slow tests too: whole runs, kills, real packages
+	$(BIN)/python -m pytest -n $(JOBS) -m slow
+
+check: $(VENV)/.installed  ## ruff and mypy, strict, over code and tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed  ## what ruff can put right by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed  ## measure, beside peers in the same run; writes benchmarks/results.json
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.installed  ## check that the documentation is true: links, commands, examples
+	$(BIN)/python -m pytest -q tests/docs
+
+clean:  ## remove what these targets made
+	rm -rf $(VENV) .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,321 @@
+"""What the history adds up to: messages, their states and transitions, reports, documents. Values only.
+
+`replay.apply(state, record)` computes the next `State` from a record; `views.render(state, document)` shows one as
+Markdown; `merge` reads a person's edit of such a view. None of them knows a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+USER = "user"
+SUPERVISOR = "supervisor"
+
+Kind = Literal[
+    "Issue",
+    "Fix",
+    "Fixed",
+    "Verify",
+    "Implement",
+    "Implemented",
+    "Review",
+    "Approved",
+    "Blocker",
+    "Resolved",
+    "Question",
+    "Answer",
+    "Alert",
+    "Assess",
+]
+KINDS: tuple[Kind, ...] = (
+    "Issue",
+    "Fix",
+    "Fixed",
+    "Verify",
+    "Implement",
+    "Implemented",
+    "Review",
+    "Approved",
+    "Blocker",
+    "Resolved",
+    "Question",
+    "Answer",
+    "Alert",
+    "Assess",
+)
+Priority = Literal["HIGH", "MEDIUM", "LOW"]
+PRIORITIES: tuple[Priority, ...] = ("HIGH", "MEDIUM", "LOW")
+Section = Literal["tasks", "context", "requirements", "notes"]
+SECTIONS: Mapping[Section, str] = {
+    "tasks": "Priority Tasks",
+    "context": "Context",
+    "requirements": "Requirements",
+    "notes": "Notes",
+}
+
+MOST_TEXT = 64 * 1024  # bytes of one message's text, in UTF-8
+MOST_SHOWN_OPEN = 50
+MOST_SHOWN_CLOSED = 20
+
+
+class Status(StrEnum):
+    """Where a message is. Only `open` ones are work; `blocked` and `quarantined` ones wait for a person."""
+
+    OPEN = "open"
+    CLAIMED = "claimed"
+    DONE = "done"
+    BLOCKED = "blocked"
+    QUARANTINED = "quarantined"
+    WITHDRAWN = "withdrawn"
+    JOINED = "joined"  # it was about the same as an open one of the same receiver, and is part of that now
+
+
+class Event(StrEnum):
+    """What may happen to a message."""
+
+    CLAIM = "claim"
+    REPORT_DONE = "report done"
+    REPORT_BLOCKED = "report blocked"
+    EPOCH_ENDED = "epoch ended"
+    DIED_TOO_OFTEN = "died too often"
+    TICK = "tick"
+    UNTICK = "untick"
+    DELETE = "delete"
+    RESTORE = "restore"
+    ANSWER = "answer"
+
+
+TRANSITIONS: Mapping[Status, Mapping[Event, Status]] = {
+    Status.OPEN: {
+        Event.CLAIM: Status.CLAIMED,
+        Event.TICK: Status.DONE,
+        Event.DELETE: Status.WITHDRAWN,
+    },
+    Status.CLAIMED: {
+        Event.REPORT_DONE: Status.DONE,
+        Event.REPORT_BLOCKED: Status.BLOCKED,
+        Event.EPOCH_ENDED: Status.OPEN,
+        Event.DIED_TOO_OFTEN: Status.QUARANTINED,
+        Event.TICK: Status.DONE,
+        Event.DELETE: Status.WITHDRAWN,
+    },
+    Status.DONE: {Event.UNTICK: Status.OPEN},
+    Status.BLOCKED: {
+        Event.ANSWER: Status.OPEN,
+        Event.TICK: Status.DONE,
+        Event.DELETE: Status.WITHDRAWN,
+    },
+    Status.QUARANTINED: {
+        Event.ANSWER: Status.OPEN,
+        Event.TICK: Status.DONE,
+        Event.DELETE: Status.WITHDRAWN,
+    },
+    Status.WITHDRAWN: {Event.RESTORE: Status.OPEN},
+    Status.JOINED: {},
+}
+
+WAITING = frozenset({Status.BLOCKED, Status.QUARANTINED})  # for a person
+UNFINISHED = frozenset({Status.OPEN, Status.CLAIMED, Status.BLOCKED, Status.QUARANTINED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A message before it is posted. `thread` is a finding's fingerprint; None inherits the task's, or begins one.
+
+    `data` is what machines need of it (JSON values): a finding's file and line, a commit, the phase that asked.
+    `re` names the message that this one answers.
+    """
+
+    to: str
+    kind: Kind
+    text: str
+    priority: Priority = "MEDIUM"
+    section: Section = "tasks"
+    thread: str | None = None
+    re: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A posted message, as the history has it now. Items of sections other than `tasks` are never claimed."""
+
+    id: str
+    to: str
+    by: str
+    kind: Kind
+    text: str
+    priority: Priority = "MEDIUM"
+    section: Section = "tasks"
+    thread: str
+    re: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    n: int  # the record that posted it
+    at: str  # UTC, ISO 8601
+    status: Status = Status.OPEN
+    round: int = 0  # how often it was opened again
+    parts: tuple[str, ...] = ()  # itself, and what joined it while it was unfinished (ids)
+    joined: str | None = None  # the message that this one is part of
+    holder: int = 0  # the epoch that claimed it
+    closer: int = 0  # the epoch whose report closed this round; 0 if a person did
+    attempts: int = 0  # claims in this round
+    deaths: int = 0
+    detail: str = ""  # what the last report said about it
+    changed: int = 0  # the last record that touched it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A claimed message with what had joined it by then, and the attempt (1 for the first) in this round."""
+
+    message: Message
+    parts: tuple[Message, ...]
+    epoch: int
+    attempt: int
+    head: int  # the history's last record when it was claimed
+
+    @property
+    def id(self) -> str:
+        return self.message.id
+
+    @property
+    def round(self) -> int:
+        return self.message.round
+
+    @property
+    def thread(self) -> str:
+        return self.message.thread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """All that a cycle writes: one record. `detail` is the line shown in Completed or Blockers.
+
+    `report` lines replace `## Status` of the phase's WRITE document. `strategic` maps documents to their new whole
+    text; the store merges it three-way against `read` (record number per document that the cycle read), so what a
+    person wrote meanwhile stays. `tree` is the new head of the work branch, if the cycle changed it; `data` is kept
+    with the report for machines (`{"approved": …}`, `{"commit": …}`).
+    """
+
+    result: Literal["done", "blocked"]
+    detail: str
+    report: tuple[str, ...] = ()
+    posts: tuple[Draft, ...] = ()
+    strategic: Mapping[str, str] = field(default_factory=dict)
+    read: Mapping[str, int] = field(default_factory=dict)
+    tree: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One finished cycle, as the phase's WRITE document and `changes` show it."""
+
+    n: int
+    at: str
+    phase: str
+    epoch: int
+    task: str
+    round: int
+    result: Literal["done", "blocked"]
+    late: bool  # it came from an older round or after a person closed the task: the task was left alone
+    detail: str
+    posts: tuple[str, ...]  # ids
+    tree: str | None
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """The present epoch of a phase; `given_up` once the supervisor stopped restarting it (paused is a different thing)."""
+
+    number: int = 0
+    given_up: bool = False
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentState:
+    """One document: its last record, and the text around what the store owns.
+
+    `base` is the whole text of the last import or rewrite, with the owned item lines and the trailer as they were in
+    it: rendering splices today's into it and leaves every other byte alone. For strategic documents it is the text.
+    `heard` maps a view's record number to the text last imported from it (to see what a stale buffer takes back).
+    """
+
+    n: int = 0
+    hash: str = ""
+    at: str = ""
+    by: str = SUPERVISOR
+    base: str = ""
+    heard: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Something only the user can decide; shown by `inbox`, answered by `answer ID`."""
+
+    id: str
+    n: int
+    at: str
+    about: str  # a message id, or a document name
+    text: str
+    options: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+    answered: bool = False
+
+
+@dataclass(slots=True)
+class State:
+    """The replay of a history up to record `n`. Owned by one `Store`; treated as read-only by everybody else."""
+
+    store_id: str = ""
+    n: int = 0
+    hash: str = ""
+    at: str = ""
+    messages: dict[str, Message] = field(default_factory=dict)  # in order of posting
+    threads: dict[str, list[str]] = field(default_factory=dict)  # thread → ids of its messages, in order
+    renewed: dict[str, int] = field(default_factory=dict)  # thread → record since which its budget counts
+    reports: list[Report] = field(default_factory=list)
+    status_lines: dict[str, tuple[str, ...]] = field(default_factory=dict)  # phase → lines of ## Status
+    epochs: dict[str, Epoch] = field(default_factory=dict)
+    documents: dict[str, DocumentState] = field(default_factory=dict)
+    questions: dict[str, Question] = field(default_factory=dict)
+    tree: str | None = None  # head of the work branch
+    snapshot: str | None = None  # the last snapshot of the user's files
+    deliveries: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """One thing that a person's save did to one document.
+
+    `tick`, `untick`, `delete` and `restore` name the message and what of it the saved view showed (`seen` part ids,
+    `round`): what joined later stays open. `add` brings a new item with the fields of a draft (`done` if it was
+    typed ticked). What cannot be decided is no effect but a question.
+    """
+
+    what: Literal["tick", "untick", "delete", "restore", "add"]
+    id: str
+    seen: tuple[str, ...] = ()
+    round: int = 0
+    kind: Kind | None = None
+    text: str = ""
+    section: Section = "tasks"
+    priority: Priority = "MEDIUM"
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """A person's save of one document, read against the view that it began as (`rev`; None where that is unknown)."""
+
+    document: str
+    rev: int | None
+    effects: tuple[Effect, ...] = ()
+    questions: tuple[Question, ...] = ()
+    base: str | None = None  # the new text around the owned lines; None if that did not change
+    heard: str | None = None  # the saved text itself, for seeing later what another save of the same rev takes back

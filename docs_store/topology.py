@@ -1,0 +1,121 @@
+"""Phases, documents, and who may do what with which: a table of data, no behaviour beyond looking things up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeVar
+
+from .messages import SUPERVISOR, USER
+
+T = TypeVar("T")
+
+Role = Literal["read", "write", "strategic"]
+
+
+class Operation(StrEnum):
+    """What can be asked of the store about a document."""
+
+    READ = "read"
+    POST = "post"  # a message into a READ document
+    REPORT = "report"  # into the phase's WRITE document
+    REWRITE = "rewrite"  # a strategic document's text
+    EDIT = "edit"  # by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One of the Markdown files. `phase` is whose READ or WRITE document it is; None for the strategic ones."""
+
+    name: str  # "QA_READ"
+    role: Role
+    phase: str | None = None
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One phase: `key` is its name everywhere in code, `title` in messages to people, `prefix` in file names."""
+
+    key: str
+    title: str
+    prefix: str
+    plans: bool = False  # may rewrite the strategic documents
+
+
+MASTER_PLAN = "MASTER_PLAN"
+PRIMARY = "PRIMARY_OBJECTIVES"
+SECONDARY = "SECONDARY_OBJECTIVES"
+TERTIARY = "TERTIARY_OBJECTIVES"
+ARCHITECTURE = "ARCHITECTURE"
+STRATEGIC = (MASTER_PLAN, PRIMARY, SECONDARY, TERTIARY, ARCHITECTURE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Which phases there are; their documents follow from that."""
+
+    phases: tuple[Phase, ...]
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        read = (Document(name=f"{p.prefix}_READ", role="read", phase=p.key) for p in self.phases)
+        write = (Document(name=f"{p.prefix}_WRITE", role="write", phase=p.key) for p in self.phases)
+        strategic = (Document(name=name, role="strategic") for name in STRATEGIC)
+        return (*read, *write, *strategic)
+
+    def phase(self, key: str) -> Phase:
+        """The phase of that key; KeyError names the known ones."""
+        return _named(key, ((p.key, p) for p in self.phases), "phase")
+
+    def document(self, name: str) -> Document:
+        """The document of that name, with or without `.md`; KeyError names the known ones."""
+        return _named(name.removesuffix(".md"), ((d.name, d) for d in self.documents), "document")
+
+    def read_document(self, phase: str) -> Document:
+        return self.document(f"{self.phase(phase).prefix}_READ")
+
+    def write_document(self, phase: str) -> Document:
+        return self.document(f"{self.phase(phase).prefix}_WRITE")
+
+    def allows(self, who: str, document: Document, operation: Operation) -> bool:
+        """Whether `who` (a phase key, "user", "supervisor") may do that. An unknown name may do nothing."""
+        if operation is Operation.READ:
+            return who in (USER, SUPERVISOR) or any(p.key == who for p in self.phases)
+        if who == USER:
+            return operation is Operation.EDIT or (operation is Operation.POST and document.role == "read")
+        if who == SUPERVISOR:
+            return operation is Operation.POST and document.role == "read"
+        phase = next((p for p in self.phases if p.key == who), None)
+        if phase is None:
+            return False
+        match operation:
+            case Operation.POST:
+                return document.role == "read" and document.phase != who
+            case Operation.REPORT:
+                return document.role == "write" and document.phase == who
+            case Operation.REWRITE:
+                return document.role == "strategic" and phase.plans
+            case _:
+                return False
+
+
+def _named(name: str, pairs: Iterable[tuple[str, T]], what: str) -> T:
+    known = dict(pairs)
+    if name not in known:
+        raise KeyError(f"no {what} named {name!r}; there are: {', '.join(known)}")
+    return known[name]
+
+
+DEFAULT = Topology(
+    phases=(
+        Phase(key="planning", title="Planning", prefix="PLANNING", plans=True),
+        Phase(key="developer", title="Developer", prefix="DEVELOPER"),
+        Phase(key="qa", title="QA", prefix="QA"),
+        Phase(key="debugging", title="Debugging", prefix="DEBUG"),
+    )
+)

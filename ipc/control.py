@@ -1,0 +1,188 @@
+"""What supervisor and worker say to each other besides events: one JSON object per line, each with a tag.
+
+Down (the worker's stdin): assignment, bells, acks, turns, stop. End of file means: the supervisor is gone.
+Up (the worker's stderr, taken over as a private descriptor): ready, idle, beats, claims, turns. Any other line that
+comes up is what the interpreter printed before the worker's first acts, and is log text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+VERSION = 1
+
+
+class Down(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=str.lower):
+    """From the supervisor to one worker."""
+
+
+class Assignment(Down, frozen=True, kw_only=True):
+    """The first message: which phase and epoch this process is, and all that it needs for it.
+
+    `address` and `key` (base64) are the queue's; empty when there is no queue. `mode` is "queue" or "stdout".
+    `environ` is added to this process's environment; `options` are the phase's of `supervisor.toml`; times in seconds.
+    """
+
+    version: int = VERSION
+    phase: str
+    epoch: int
+    nonce: str
+    workspace: str
+    crew: str  # the folder of the documents
+    state: str  # .supervisor
+    spool: str  # this epoch's folder, already there
+    log: str  # where fd 1 and 2 go
+    address: str = ""
+    key: str = ""
+    mode: str = "queue"
+    fallback: bool = True
+    lockstep: bool = False
+    beat_every: float = 0.5
+    environ: Mapping[str, str] = {}
+    options: Mapping[str, Any] = {}
+    topology: Mapping[str, Any] = {}
+
+
+class Bell(Down, frozen=True, kw_only=True):
+    """The history has moved, or may have: look again. `head` is what the supervisor saw."""
+
+    head: int = 0
+
+
+class Ack(Down, frozen=True, kw_only=True):
+    """What became of events: see `ipc.emitter`. `gap` is the last critical seq accepted, where one is missing."""
+
+    durable: int
+    received: int = 0
+    credits: int = 0
+    gap: int | None = None
+
+
+class Redirect(Down, frozen=True, kw_only=True):
+    """The queue is served at a new address."""
+
+    address: str
+    key: str
+
+
+class Switch(Down, frozen=True, kw_only=True):
+    """Use this mode from now on (a rollback, or the return from one)."""
+
+    mode: str
+    reason: str
+
+
+class Hold(Down, frozen=True, kw_only=True):
+    """Paused: finish what is in hand, claim nothing."""
+
+    paused: bool
+
+
+class Turn(Down, frozen=True, kw_only=True):
+    """In lock-step: one claim is allowed."""
+
+    number: int
+
+
+class Stop(Down, frozen=True, kw_only=True):
+    """Leave in good order within `grace` seconds: give up the work in hand, flush events, exit 0."""
+
+    grace: float
+    reason: str = ""
+
+
+class Up(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=str.lower):
+    """From a worker to its supervisor."""
+
+
+class Spare(Up, frozen=True, kw_only=True):
+    """Everything is imported; the assignment may come."""
+
+    pid: int
+
+
+class Ready(Up, frozen=True, kw_only=True):
+    """First acts done, assignment taken, actor loop running."""
+
+    pid: int
+    epoch: int
+
+
+class Idle(Up, frozen=True, kw_only=True):
+    """Nothing to do at this head of the history (the one it looked at)."""
+
+    head: int
+
+
+class Claimed(Up, frozen=True, kw_only=True):
+    """A task was taken up; `text` is its first line, for people."""
+
+    task: str
+    attempt: int
+    text: str
+
+
+class Finished(Up, frozen=True, kw_only=True):
+    """The cycle's record is in the history."""
+
+    task: str
+    head: int
+    result: str
+
+
+class Beat(Up, frozen=True, kw_only=True):
+    """From the worker's own event loop: its lag in seconds, the task in hand, how far that is (0–100), and the mode."""
+
+    lag: float
+    task: str = ""
+    pct: int = 0
+    step: str = ""
+    mode: str = ""
+    beats: int = 0
+
+
+class WantTurn(Up, frozen=True, kw_only=True):
+    """In lock-step: it would look for work now."""
+
+    head: int
+
+
+class TurnDone(Up, frozen=True, kw_only=True):
+    """In lock-step: the turn was used (`worked`), or there was nothing to do."""
+
+    number: int
+    worked: bool
+    head: int
+
+
+class Trouble(Up, frozen=True, kw_only=True):
+    """Something the supervisor should know and say: a full disk, a read-only store, a lost spool folder."""
+
+    what: str
+    text: str
+
+
+AnyDown = Assignment | Bell | Ack | Redirect | Switch | Hold | Turn | Stop
+AnyUp = Spare | Ready | Idle | Claimed | Finished | Beat | WantTurn | TurnDone | Trouble
+
+_encoder = msgspec.json.Encoder()
+_down = msgspec.json.Decoder(AnyDown)
+_up = msgspec.json.Decoder(AnyUp)
+
+
+def encode(message: Down | Up) -> bytes:
+    """One line, newline included."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_down(line: bytes) -> AnyDown:
+    """Raises `msgspec.MsgspecError` (a ValueError) for anything else."""
+    return _down.decode(line)
+
+
+def decode_up(line: bytes) -> AnyUp:
+    """Raises `msgspec.MsgspecError` (a ValueError) for anything else."""
+    return _up.decode(line)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .messages import SUPERVISOR, USER
 
@@ -102,6 +102,18 @@ class Topology:
                 return document.role == "strategic" and phase.plans
             case _:
                 return False
+
+
+def as_data(topology: Topology) -> dict[str, Any]:
+    """A topology as JSON values, for a worker's assignment."""
+    return {"phases": [asdict(phase) for phase in topology.phases]}
+
+
+def from_data(data: Mapping[str, Any]) -> Topology:
+    """The topology that `as_data` wrote; the default one for an empty mapping."""
+    if not data:
+        return DEFAULT
+    return Topology(phases=tuple(Phase(**phase) for phase in data["phases"]))
 
 
 def _named(name: str, pairs: Iterable[tuple[str, T]], what: str) -> T:

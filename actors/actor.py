@@ -1,0 +1,255 @@
+"""The loop inside a worker: claim, work, finish in one record, ring; or report idle and sleep until a bell.
+
+The loop knows no phase: what a cycle reads and whom it may tell is the phase's policy, how the work gets done is the
+driver's. It decides nothing about restarts either: an error that nobody expects ends the process, and the supervisor
+judges (a death is counted on the message in hand, so that a task that kills its worker every time is set aside).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import structlog
+
+from docs_store.errors import FencedError, StoreUnavailableError
+from docs_store.mailbox import AsyncMailbox, Mailbox
+from docs_store.messages import Task
+from docs_store.store import Store
+from docs_store.topology import Topology, from_data
+from ipc.control import (
+    AnyDown,
+    Assignment,
+    Bell,
+    Claimed,
+    Finished,
+    Hold,
+    Idle,
+    Ready,
+    Stop,
+    Trouble,
+    Turn,
+    TurnDone,
+    Up,
+    WantTurn,
+)
+from ipc.emitter import Emitter
+
+from .driver import Context, Driver
+from .phases import POLICIES, Policy
+
+RETRY_AFTER = 1.0  # seconds between attempts to write while the store is not available
+
+log = structlog.get_logger(__name__)
+
+
+class Line(Protocol):
+    """The worker's side of its two control pipes, as the actor needs it (`actors.worker.Channel`, or a fake)."""
+
+    @property
+    def emitter(self) -> Emitter: ...
+    async def receive(self) -> AnyDown: ...
+    def report(self, message: Up) -> None: ...
+    def working_on(self, task: str, pct: int = 0, step: str = "") -> None: ...
+
+
+class Orders:
+    """What the supervisor wants of this worker, and a way to wait until that changes."""
+
+    def __init__(self) -> None:
+        self.bells = 0
+        self.head = 0
+        self.paused = False
+        self.turns: list[int] = []
+        self.stop: Stop | None = None
+        self._changed = anyio.Event()
+
+    def hear(self, message: AnyDown) -> None:
+        match message:
+            case Bell(head=head):
+                self.bells += 1
+                self.head = max(self.head, head)
+            case Hold(paused=paused):
+                self.paused = paused
+            case Turn(number=number):
+                self.turns.append(number)
+            case Stop():
+                self.stop = message
+            case _:
+                return
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def wait(self, ready: Callable[[], bool], *, at_most: float | None = None) -> None:
+        """Return when `ready()` holds, when asked to stop, or after `at_most` seconds."""
+        with anyio.move_on_after(at_most):
+            while not ready() and self.stop is None:
+                await self._changed.wait()
+
+
+class Actor:
+    """One phase's loop in one worker process, for one epoch."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        driver: Driver,
+        mailbox: AsyncMailbox,
+        line: Line,
+        assignment: Assignment,
+        topology: Topology,
+    ) -> None:
+        self.policy = policy
+        self.driver = driver
+        self.mailbox = mailbox
+        self.line = line
+        self.assignment = assignment
+        self.topology = topology
+        self.orders = Orders()
+
+    async def run(self) -> None:
+        """Work until told to stop, or until a newer epoch of this phase has taken over."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._listen, group.cancel_scope)
+            try:
+                await self._work()
+            except* FencedError:
+                log.info("a newer epoch has taken over", phase=self.policy.key, epoch=self.assignment.epoch)
+            group.cancel_scope.cancel()
+
+    async def _listen(self, scope: anyio.CancelScope) -> None:
+        """Hear orders; *stop* cancels what is in hand, which has then written nothing."""
+        while self.orders.stop is None:
+            self.orders.hear(await self.line.receive())
+        scope.cancel()
+
+    async def _work(self) -> None:
+        self.line.report(Ready(pid=os.getpid(), epoch=self.assignment.epoch))
+        while self.orders.stop is None:
+            turn = await self._turn()
+            if self.orders.stop is not None:
+                return
+            bells = self.orders.bells
+            task = await self._patiently(self.mailbox.claim, "claim")
+            head = self.mailbox.head
+            if task is not None:
+                await self._cycle(task)
+                head = self.mailbox.head
+            else:
+                self.line.report(Idle(head=head))
+            if self.assignment.lockstep:
+                self.line.report(TurnDone(number=turn, worked=task is not None, head=head))
+            elif task is None:
+                await self.orders.wait(lambda seen=bells: self.orders.bells != seen)  # type: ignore[misc]
+
+    async def _turn(self) -> int:
+        """Pass the gate: at once when running free, with a turn in lock-step, and never while paused."""
+        if self.assignment.lockstep:
+            self.line.report(WantTurn(head=self.mailbox.head))
+            await self.orders.wait(lambda: bool(self.orders.turns) and not self.orders.paused)
+            return self.orders.turns.pop(0) if self.orders.turns else 0
+        await self.orders.wait(lambda: not self.orders.paused)
+        return 0
+
+    async def _cycle(self, task: Task) -> None:
+        say = self._sayer(task)
+        text = task.message.text.split("\n", 1)[0]
+        about = {"message": task.id, "round": task.round, "attempt": task.attempt}
+        self.line.report(Claimed(task=task.id, attempt=task.attempt, text=text[:200]))
+        self.line.working_on(task.id, 0, self.policy.opening)
+        say(self.policy.opening, 0, text, type="phase_start", summary={**about, "kind": task.message.kind})
+        context = Context(
+            phase=self.policy.key,
+            epoch=self.assignment.epoch,
+            workspace=Path(self.assignment.workspace),
+            state=Path(self.assignment.state),
+            mailbox=self.mailbox,
+            say=say,
+            options=self.assignment.options,
+        )
+        try:
+            outcome = await self.driver.perform(task, context)
+            self.policy.check(outcome, self.topology)
+        except (StoreUnavailableError, FencedError):
+            raise
+        except Exception as error:
+            say("error", 0, f"{type(error).__name__}: {error}"[:2000], type="phase_error", summary=about)
+            raise
+        finished = await self._patiently(lambda: self.mailbox.finish(task, outcome), "finish")
+        summary = {**about, "result": outcome.result, "n": finished.n}
+        say("done", 100, outcome.detail, type="phase_complete", summary=summary)
+        self.line.working_on("")
+        self.line.report(Finished(task=task.id, head=finished.n, result=outcome.result))
+
+    def _sayer(self, task: Task) -> Callable[..., None]:
+        emitter, phase, line = self.line.emitter, self.policy.key, self.line
+
+        def say(
+            step: str,
+            pct: int = 0,
+            detail: str = "",
+            *,
+            type: str = "progress",  # noqa: A002 - the event's own word
+            summary: Mapping[str, Any] | None = None,
+            data: bytes | None = None,
+        ) -> None:
+            line.working_on(task.id, pct, step)
+            emitter.emit(phase, step, pct, detail, type=type, summary=summary, data=data)
+
+        return say
+
+    async def _patiently(self, write: Callable[[], Any], what: str) -> Any:
+        """Write; while the disk is full or the folder read-only say so, and try again: nothing is given up."""
+        while True:
+            try:
+                return await write()
+            except StoreUnavailableError as error:
+                self.line.report(Trouble(what=what, text=str(error)))
+                await anyio.sleep(RETRY_AFTER)
+
+
+def policy_of(phase: str, topology: Topology) -> Policy:
+    """The phase's policy; one that a user's topology adds reads its own document and the strategic ones."""
+    if phase in POLICIES:
+        return POLICIES[phase]
+    own = topology.read_document(phase).name
+    strategic = tuple(d.name for d in topology.documents if d.role == "strategic")
+    return Policy(key=phase, opening="analyzing", reads=(own, *strategic))
+
+
+def load_driver(name: str, phase: str) -> Driver:
+    """The driver that `supervisor.toml` names: "builtin", or a dotted path `package.module:Name` to a class or instance.
+
+    Raises LookupError or ImportError with the name.
+    """
+    if name == "builtin":
+        from .drivers.builtin import driver_for  # noqa: PLC0415 - other drivers need none of it
+
+        return driver_for(phase)
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise LookupError(f"{name!r} is no driver: say 'builtin', or 'package.module:Name'")
+    found = getattr(importlib.import_module(module), attribute)
+    return found() if isinstance(found, type) else found  # type: ignore[no-any-return]
+
+
+async def main(line: Line, assignment: Assignment) -> None:
+    """What a worker does after its first acts: open the store as its phase and epoch, and work."""
+    topology = from_data(assignment.topology)
+    store = Store.open(Path(assignment.crew), topology=topology, create=False)
+    mailbox = AsyncMailbox(Mailbox(store, assignment.phase, assignment.epoch))
+    driver = load_driver(str(assignment.options.get("driver", "builtin")), assignment.phase)
+    actor = Actor(
+        policy=policy_of(assignment.phase, topology),
+        driver=driver,
+        mailbox=mailbox,
+        line=line,
+        assignment=assignment,
+        topology=topology,
+    )
+    await actor.run()

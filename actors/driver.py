@@ -1,0 +1,46 @@
+"""What does the work of one cycle, and what it is given to do it with.
+
+A phase's policy (`actors.phases`) decides what a cycle reads and whom it tells; a driver finds out and changes things:
+the built-in one with pytest, ruff and what the documents spell out, others with an agent of the user's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from docs_store.mailbox import AsyncMailbox
+from docs_store.messages import Outcome, Task
+
+Say = Callable[..., None]  # step, pct, detail, *, type, summary, data: what `Emitter.emit` takes after the phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a driver may use: its phase's mailbox, the workspace's paths, a way to say how far it is.
+
+    `say(step, pct, detail, type=…, summary=…)` emits a progress event and never waits. `options` are the phase's of
+    `supervisor.toml` with the project's under "project". A driver writes nothing but through its outcome, and changes
+    files only in trees of its own.
+    """
+
+    phase: str
+    epoch: int
+    workspace: Path
+    state: Path  # .supervisor
+    mailbox: AsyncMailbox
+    say: Say
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def project(self) -> Mapping[str, Any]:
+        found = self.options.get("project", {})
+        return found if isinstance(found, Mapping) else {}
+
+
+class Driver(Protocol):
+    """Does the work of one task; may be cancelled at any await, and is then started over with the next attempt."""
+
+    async def perform(self, task: Task, context: Context) -> Outcome: ...

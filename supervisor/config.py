@@ -1,0 +1,419 @@
+"""What `supervisor.toml` may say, and what is wrong with it: every mistake at once, each with its line.
+
+Pure: text in, `Config` or `ConfigError` out. Reading the file is `workspace`'s; the environment variables of
+the transport (`QUEUE_IPC_MODE`, `QUEUE_IPC_ROLLOUT`) beat what stands here and are `ipc.modes`' business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from docs_store.messages import SUPERVISOR, USER
+from docs_store.topology import DEFAULT, STRATEGIC, Phase, Topology
+
+from .exits import Exit, UserError
+
+FILE = "supervisor.toml"
+Fallback = Literal["auto", "never"]
+Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+Path = tuple[str, ...]  # the keys that lead to a value
+
+TEMPLATE = """\
+# How the crew works on this repository. Every line that is commented out shows its default.
+# `supervisor doctor` checks this file; unknown keys are mistakes.
+
+[project]
+# python = ""             # the project's interpreter; "" looks for its .venv, then takes the supervisor's own
+# tests = []              # what QA hands to pytest; [] leaves it to the project's own configuration
+# test_timeout = 600.0    # seconds for a whole test run
+# hang = 60.0             # seconds for one test, before it counts as hanging
+
+[ipc]
+rollout = 1.0             # share of audits whose events travel by the queue; QUEUE_IPC_MODE=stdout rolls back
+# fallback = "auto"       # "never": critical events wait on disk until the queue is back
+
+[restart]
+# restarts = 5            # of one phase …
+# within = 60.0           # … in so many seconds; one more, and the phase is given up and Planning is told
+# deaths = 3              # so many deaths on one task, and the task is quarantined
+
+[phases.planning]
+# interval = 0.0          # seconds between two cycles started without a message; 0: never
+
+[phases.developer]
+
+[phases.qa]
+
+[phases.debugging]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing wrong: `line` is 1 for the first, 0 where it cannot be told; `where` is the dotted key."""
+
+    line: int
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        at = f"line {self.line}: " if self.line else ""
+        return f"{at}{self.where}: {self.text}" if self.where else f"{at}{self.text}"
+
+
+class ConfigError(UserError):
+    """The file is not valid; `mistakes` are all of them, in the order of the file."""
+
+    exit = Exit.CONFIGURATION
+
+    def __init__(self, name: str, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        count = "one mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
+        super().__init__("\n".join([f"{name} has {count}:", *(f"  {mistake}" for mistake in self.mistakes)]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectConfig:
+    """How the project is tested. An empty `python` or `tests` means: find out. Times in seconds."""
+
+    python: str = ""
+    tests: tuple[str, ...] = ()
+    test_timeout: float = 600.0
+    hang: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpcConfig:
+    """`rollout` is the share (0–1) of audits that use the queue; None where the file does not say."""
+
+    rollout: float | None = None
+    fallback: Fallback = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartConfig:
+    """When a worker that died is started again. Times in seconds; `deaths` on one task quarantine it."""
+
+    strategy: Strategy = "one_for_one"
+    restarts: int = 5
+    within: float = 60.0
+    first_delay: float = 0.2
+    longest_delay: float = 30.0
+    stable_after: float = 10.0
+    deaths: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseConfig:
+    """One phase. `actor` is a dotted path `package.module:Class` for an actor of the user's own.
+
+    `interval` (seconds, 0 for never) starts a cycle without a message; `task_time` (seconds) and `memory_mb`
+    are limits, 0 for none; `options` go to the driver as they are.
+    """
+
+    key: str
+    driver: str = "builtin"
+    actor: str = ""
+    interval: float = 0.0
+    task_time: float = 0.0
+    memory_mb: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A valid `supervisor.toml`. `phases` holds one entry for each phase of `topology`, in its order."""
+
+    project: ProjectConfig = ProjectConfig()
+    ipc: IpcConfig = IpcConfig()
+    restart: RestartConfig = RestartConfig()
+    phases: Mapping[str, PhaseConfig] = field(
+        default_factory=lambda: MappingProxyType({p.key: PhaseConfig(key=p.key) for p in DEFAULT.phases})
+    )
+    topology: Topology = DEFAULT
+
+    def commands(self) -> tuple[str, ...]:
+        """What the file names that would be run, as `key = value`; if any, `supervisor trust` comes first."""
+        found = [f"project.python = {self.project.python}"] if self.project.python else []
+        found += [f"phases.{key}.actor = {phase.actor}" for key, phase in self.phases.items() if phase.actor]
+        return tuple(found)
+
+
+class UnfitError(Exception):
+    """A value that its key cannot have; the text says what it must be."""
+
+
+Check = Callable[[object], Any]  # gives the value as it is kept; an UnfitError says what it must be
+
+
+def number(least: float = 0.0, most: float = math.inf, *, above: float | None = None) -> Check:
+    """A number of at least `least` (or greater than `above`) and at most `most`."""
+    span = (
+        f"greater than {above:g}"
+        if above is not None and most == math.inf
+        else f"from {least:g} to {most:g}"
+        if most != math.inf
+        else f"of at least {least:g}"
+    )
+
+    def check(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UnfitError(f"must be a number {span}, not {_shown(value)}")
+        low_enough = value <= most and math.isfinite(value)
+        high_enough = value > above if above is not None else value >= least
+        if not (low_enough and high_enough):
+            raise UnfitError(f"must be a number {span}, not {_shown(value)}")
+        return float(value)
+
+    return check
+
+
+def whole(least: int, most: int) -> Check:
+    """A whole number between the two."""
+
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise UnfitError(f"must be a whole number from {least} to {most}, not {_shown(value)}")
+        return value
+
+    return check
+
+
+def text(pattern: str = "", what: str = "a text in quotes") -> Check:
+    """A string that matches the whole pattern (any, without one), free of control characters."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or any(ord(c) < 32 or ord(c) == 127 for c in value):
+            raise UnfitError(f"must be {what}, not {_shown(value)}")
+        if pattern and not re.fullmatch(pattern, value):
+            raise UnfitError(f"must be {what}, not {_shown(value)}")
+        return value
+
+    return check
+
+
+def one_of(*choices: str) -> Check:
+    """One of these words."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            hint = _near(value, choices) if isinstance(value, str) else ""
+            raise UnfitError(f"must be {_either(choices)}, not {_shown(value)}{hint}")
+        return value
+
+    return check
+
+
+def strings(value: object) -> tuple[str, ...]:
+    """A list of texts; a single text is a list of one."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) and item.strip() for item in items):
+        raise UnfitError(f'must be a list of texts such as ["tests"], not {_shown(value)}')
+    return tuple(items)
+
+
+def table(value: object) -> Mapping[str, Any]:
+    """A table whose keys are somebody else's business."""
+    if not isinstance(value, dict):
+        raise UnfitError(f"must be a table, not {_shown(value)}")
+    return MappingProxyType(value)
+
+
+DOTTED = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+SECTIONS: Mapping[str, Mapping[str, Check]] = {
+    "project": {
+        "python": text(what='a path in quotes such as "python3.12"'),
+        "tests": strings,
+        "test_timeout": number(above=0.0),
+        "hang": number(above=0.0),
+    },
+    "ipc": {"rollout": number(0.0, 1.0), "fallback": one_of("auto", "never")},
+    "restart": {
+        "strategy": one_of("one_for_one", "one_for_all", "rest_for_one"),
+        "restarts": whole(0, 1000),
+        "within": number(above=0.0),
+        "first_delay": number(),
+        "longest_delay": number(),
+        "stable_after": number(),
+        "deaths": whole(1, 100),
+    },
+}
+PHASE: Mapping[str, Check] = {
+    "driver": one_of("builtin"),
+    "actor": text(DOTTED, 'a dotted path in quotes such as "my_package.security:SecurityActor"'),
+    "interval": number(),
+    "task_time": number(),
+    "memory_mb": whole(0, 1 << 20),
+    "options": table,
+}
+OWN_PHASE: Mapping[str, Check] = {
+    **PHASE,
+    "title": text(r"\S(.{0,38}\S)?", "a short name in quotes, as people read it"),
+    "prefix": text(r"[A-Z][A-Z0-9_]{0,30}", 'capitals in quotes such as "SECURITY" (for SECURITY_READ.md)'),
+}
+RESERVED = frozenset({USER, SUPERVISOR})
+
+
+def parse(source: str, *, name: str = FILE) -> Config:
+    """The configuration that the text stands for; an empty one is all defaults. Raises `ConfigError`."""
+    try:
+        document = tomllib.loads(source.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"at line (\d+), column \d+", str(error))
+        line = int(found[1]) if found else source.count("\n") + 1
+        why = str(error).split(" (at ")[0]
+        raise ConfigError(name, [Mistake(line, "", f"not valid TOML: {why}")]) from None
+    reader = _Reader(lines=_lines(source))
+    config = reader.config(document)
+    if reader.mistakes:
+        raise ConfigError(name, sorted(reader.mistakes, key=lambda m: (m.line or 1 << 30, m.where)))
+    return config
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Walks the parsed document once and gathers what is wrong with it."""
+
+    lines: Mapping[Path, int]
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def config(self, document: Mapping[str, Any]) -> Config:
+        for key in document:
+            if key not in SECTIONS and key != "phases":
+                self.wrong((key,), f"is not known here{_meant(key, (*SECTIONS, 'phases'))}")
+        project = self.section(document, ("project",), SECTIONS["project"])
+        ipc = self.section(document, ("ipc",), SECTIONS["ipc"])
+        restart = self.section(document, ("restart",), SECTIONS["restart"])
+        first = restart.get("first_delay", RestartConfig().first_delay)
+        if first > restart.get("longest_delay", RestartConfig().longest_delay):
+            self.wrong(("restart", "first_delay"), "must not be longer than restart.longest_delay")
+        phases, topology = self.phases(document)
+        return Config(
+            project=ProjectConfig(**project),
+            ipc=IpcConfig(**ipc),
+            restart=RestartConfig(**restart),
+            phases=MappingProxyType(phases),
+            topology=topology,
+        )
+
+    def phases(self, document: Mapping[str, Any]) -> tuple[dict[str, PhaseConfig], Topology]:
+        known = {phase.key: phase for phase in DEFAULT.phases}
+        given = document.get("phases", {})
+        if not isinstance(given, dict):
+            self.wrong(("phases",), f"must be tables such as [phases.qa], not {_shown(given)}")
+            given = {}
+        configs = {key: PhaseConfig(key=key) for key in known}
+        own: list[Phase] = []
+        taken = {phase.prefix: phase.key for phase in DEFAULT.phases}
+        for key in given:
+            path = ("phases", key)
+            if key in known:
+                configs[key] = PhaseConfig(key=key, **self.section(given, path, PHASE))
+                continue
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", key) or key in RESERVED:
+                self.wrong(
+                    path,
+                    "cannot be a phase's key: small letters, digits and _, and neither user nor supervisor",
+                )
+                continue
+            near = _near(key, tuple(known))
+            if near and isinstance(given[key], dict) and "actor" not in given[key]:
+                self.wrong(path, f"is no phase of the crew, and names no actor to make it one{near}")
+                continue
+            values = self.section(given, path, OWN_PHASE)
+            if isinstance(given[key], dict) and "actor" not in given[key]:
+                self.wrong(path, 'is a phase of your own and needs actor = "package.module:Class"')
+            prefix = values.pop("prefix", key.upper())
+            title = values.pop("title", key.replace("_", " ").capitalize())
+            clash = taken.setdefault(prefix, key)
+            if clash != key or f"{prefix}_READ" in STRATEGIC:
+                self.wrong((*path, "prefix"), f"{prefix}_READ.md belongs to {clash} already; choose another prefix")
+                continue
+            own.append(Phase(key=key, title=title, prefix=prefix))
+            configs[key] = PhaseConfig(key=key, **values)
+        return configs, Topology(phases=(*DEFAULT.phases, *own)) if own else DEFAULT
+
+    def section(self, parent: Mapping[str, Any], path: Path, checks: Mapping[str, Check]) -> dict[str, Any]:
+        """The values of one table that pass; what does not is noted."""
+        given = parent.get(path[-1], {})
+        if not isinstance(given, dict):
+            self.wrong(path, f"must be a table [{'.'.join(path)}], not {_shown(given)}")
+            return {}
+        values: dict[str, Any] = {}
+        for key, value in given.items():
+            if key not in checks:
+                self.wrong((*path, key), f"is not known here{_meant(key, tuple(checks))}")
+                continue
+            try:
+                values[key] = checks[key](value)
+            except UnfitError as error:
+                self.wrong((*path, key), str(error))
+        return values
+
+    def wrong(self, path: Path, what: str) -> None:
+        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 0)
+        self.mistakes.append(Mistake(line, ".".join(path), what))
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    return _near(word, known) or f"; there are: {', '.join(known)}"
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _either(choices: Sequence[str]) -> str:
+    return " or ".join(f'"{choice}"' for choice in choices)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    shown = f'"{value}"' if isinstance(value, str) else repr(value)
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
+    return shown if len(shown) <= 60 else f"{shown[:57]}…"
+
+
+_HEADER = re.compile(r"^\s*\[\[?\s*(?P<keys>[^\]#]+?)\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(r"""^\s*(?P<keys>(?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
+
+
+def _lines(source: str) -> dict[Path, int]:
+    """Where each table and key stands (tomllib does not say); what is missed costs a line number only."""
+    found: dict[Path, int] = {}
+    for table_, key, line in _keys(source):
+        path = (*table_, *key)
+        for n in range(1, len(path) + 1):
+            found.setdefault(path[:n], line)
+    return found
+
+
+def _keys(source: str) -> Iterator[tuple[Path, Path, int]]:
+    table_: Path = ()
+    inside = ""  # the closing quotes of a text of several lines
+    for line, content in enumerate(source.removeprefix("\ufeff").split("\n"), start=1):
+        if inside:
+            inside = "" if inside in content else inside
+            continue
+        if header := _HEADER.match(content):
+            table_ = _split(header["keys"])
+            yield table_, (), line
+        elif key := _KEY.match(content):
+            yield table_, _split(key["keys"]), line
+            for quotes in ('"""', "'''"):
+                if content.count(quotes) == 1:
+                    inside = quotes
+
+
+def _split(keys: str) -> Path:
+    return tuple(part.strip("\"'") for part in _PART.findall(keys))

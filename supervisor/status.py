@@ -1,0 +1,291 @@
+"""What is shown to people about a running crew, and about what came of a run: frozen values, and how they are computed.
+
+Pure but for the two functions that keep the last status in a file for `supervisor status`. How it looks is `console`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Protocol, get_args
+
+from docs_store.messages import UNFINISHED, WAITING, Message, State, Status
+from docs_store.topology import DEFAULT, Topology
+
+from .exits import Exit
+from .workspace import Workspace, write_text
+
+PhaseState = Literal[
+    "starting", "ready", "working", "backoff", "paused", "blocked", "stopping", "stopped", "quarantined"
+]
+PHASE_STATES: tuple[PhaseState, ...] = get_args(PhaseState)
+
+
+class ShownEvent(Protocol):
+    """An event of the journal, as far as it is shown (`supervisor.journal.StoredEvent` is one)."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def step(self) -> str: ...
+    @property
+    def pct(self) -> int: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def timestamp(self) -> float: ...
+
+    def as_json(self) -> Mapping[str, Any]:
+        """SPEC §6's keys of `events --json`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseStatus:
+    """One phase now. `task` is the id of what it works on and `text` that message's first line; both may be empty.
+
+    `pct` is 0–100, `epoch` the number of its worker (0: none yet), `mode` "queue", "stdout", "spool" or "".
+    `detail` says why, where the state needs a reason.
+    """
+
+    title: str
+    pid: int | None = None
+    epoch: int = 0
+    state: PhaseState = "stopped"
+    task: str = ""
+    text: str = ""
+    pct: int = 0
+    restarts: int = 0
+    mode: str = ""
+    step: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrewStatus:
+    """The crew now. `pid` is None when no supervisor runs; `head` is the history's last record."""
+
+    workspace: str
+    pid: int | None = None
+    phases: Mapping[str, PhaseStatus] = field(default_factory=dict)
+    queue_depth: int = 0
+    queue_capacity: int = 0
+    counters: Mapping[str, int] = field(default_factory=dict)
+    head: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of `supervisor status --json` (SPEC §6)."""
+        return {
+            "pid": self.pid,
+            "workspace": self.workspace,
+            "phases": {key: {**asdict(phase), "task": phase.task or None} for key, phase in self.phases.items()},
+            "queue": {"depth": self.queue_depth, "capacity": self.queue_capacity},
+            "counters": dict(self.counters),
+            "head": self.head,
+        }
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> CrewStatus:
+        """The reverse of `as_json`; raises KeyError, TypeError or ValueError for anything else."""
+        phases = {}
+        for key, phase in said["phases"].items():
+            if phase["state"] not in PHASE_STATES:
+                raise ValueError(f"no phase is {phase['state']!r}")
+            phases[key] = PhaseStatus(**{**phase, "task": phase["task"] or ""})
+        return cls(
+            pid=said["pid"],
+            workspace=said["workspace"],
+            phases=phases,
+            queue_depth=said["queue"]["depth"],
+            queue_capacity=said["queue"]["capacity"],
+            counters=said["counters"],
+            head=said.get("head", 0),
+        )
+
+
+def at_rest(workspace: str, topology: Topology, state: State | None) -> CrewStatus:
+    """The status of a crew that nobody supervises: all that the history knows of it."""
+    phases = {}
+    for phase in topology.phases:
+        epoch = state.epochs.get(phase.key) if state else None
+        phases[phase.key] = PhaseStatus(
+            title=phase.title,
+            epoch=epoch.number if epoch else 0,
+            state="quarantined" if epoch and epoch.given_up else "paused" if epoch and epoch.paused else "stopped",
+        )
+    return CrewStatus(workspace=workspace, phases=phases, head=state.n if state else 0)
+
+
+def save_status(workspace: Workspace, status: CrewStatus) -> None:
+    """Leave the status where `supervisor status` finds it. Raises OSError; nothing depends on it but what is shown."""
+    write_text(workspace.status, json.dumps(status.as_json()) + "\n")
+
+
+def load_status(workspace: Workspace) -> CrewStatus | None:
+    """What was saved last; None if nothing (readable) was. Compare its pid with the lock's holder."""
+    try:
+        return CrewStatus.from_json(json.loads(workspace.status.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """One thing that waits for the user: a blocked or quarantined message, or a question. `id` is what `answer` takes.
+
+    `what` is "blocked", "quarantined" or "question"; `phase` whose task it is ("" for a question about a document);
+    `request` is what is asked of the user, as the crew said it.
+    """
+
+    id: str
+    what: Literal["blocked", "quarantined", "question"]
+    phase: str
+    kind: str
+    priority: str
+    text: str
+    request: str
+    since: str
+    about: str = ""
+    options: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def waiting(state: State) -> tuple[Waiting, ...]:
+    """All that waits for the user, oldest first."""
+    found = [
+        (
+            message.n,
+            Waiting(
+                id=message.id,
+                what="blocked" if message.status is Status.BLOCKED else "quarantined",
+                phase=message.to,
+                kind=message.kind,
+                priority=message.priority,
+                text=message.text,
+                request=message.detail,
+                since=message.at,
+                about=message.thread,
+            ),
+        )
+        for message in state.messages.values()
+        if message.status in WAITING
+    ]
+    found += [
+        (
+            question.n,
+            Waiting(
+                id=question.id,
+                what="question",
+                phase=_receiver(state, question.about),
+                kind="Question",
+                priority="MEDIUM",
+                text=question.text,
+                request="",
+                since=question.at,
+                about=question.about,
+                options=question.options,
+            ),
+        )
+        for question in state.questions.values()
+        if not question.answered
+    ]
+    return tuple(item for _, item in sorted(found, key=lambda pair: pair[0]))
+
+
+def _receiver(state: State, about: str) -> str:
+    message = state.messages.get(about)
+    return message.to if message else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What came of a run. The lists hold first lines of messages, one per thread; `open` counts unfinished tasks."""
+
+    found: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
+    implemented: tuple[str, ...] = ()
+    approved: tuple[str, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    delivered: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    open: int = 0
+    restarts: int = 0
+    verdict: bool | None = None  # QA's last word; None if it has not spoken
+    held: tuple[str, ...] = ()  # phases paused or given up
+    where: str = "crew"
+    exit: Exit = Exit.WORK_REMAINS
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "exit": int(self.exit)}
+
+
+def summarise(
+    state: State,
+    *,
+    since: int = 0,
+    restarts: int = 0,
+    where: str = "crew",
+    topology: Topology = DEFAULT,
+    interrupted: bool = False,
+) -> Summary:
+    """What happened after record `since`, and the exit code by outcome (SPEC §6).
+
+    What waits for the user and what is open counts whenever it was posted.
+    """
+    recent = [message for message in state.messages.values() if message.n > since]
+    phases = {phase.key for phase in topology.phases}
+    closed = [report for report in state.reports if report.n > since and report.result == "done"]
+    done = [state.messages[report.task] for report in closed if report.task in state.messages]
+    built = [message for message in done if message.kind == "Implement"]
+    deliveries = [delivery for delivery in state.deliveries if int(delivery.get("n", since + 1)) > since]
+    held = tuple(key for key, epoch in state.epochs.items() if epoch.paused or epoch.given_up)
+    result = Summary(
+        found=_threads(state, (m for m in recent if m.kind == "Issue" and m.by in phases)),
+        fixed=_threads(state, (m for m in recent if m.kind == "Fixed")),
+        implemented=_threads(state, [*built, *(m for m in recent if m.kind == "Implemented")]),
+        approved=_threads(state, (m for m in recent if m.kind == "Approved")),
+        waiting=waiting(state),
+        delivered=_files(deliveries, "written"),
+        conflicts=_files(deliveries, "conflicts"),
+        open=sum(m.status in UNFINISHED and m.section == "tasks" for m in state.messages.values()),
+        restarts=restarts,
+        verdict=verdict(state),
+        held=held,
+        where=where,
+    )
+    good = not result.open and not result.waiting and not held and bool(result.verdict)
+    code = Exit.INTERRUPTED if interrupted else Exit.DONE if good else Exit.WORK_REMAINS
+    return replace(result, exit=code)
+
+
+def verdict(state: State) -> bool | None:
+    """QA's last word: of the last report that says whether it approved, or of an approval among the messages."""
+    for report in reversed(state.reports):
+        if "approved" in report.data:
+            return bool(report.data["approved"])
+    return True if any(message.kind == "Approved" for message in state.messages.values()) else None
+
+
+def _threads(state: State, messages: Iterable[Message]) -> tuple[str, ...]:
+    """One line per thread: how it began."""
+    seen = dict.fromkeys(message.thread for message in messages)
+    lines = []
+    for thread in seen:
+        ids = state.threads.get(thread, [])
+        first = next((state.messages[id_] for id_ in ids if id_ in state.messages), None)
+        lines.append(first_line(first.text) if first else thread)
+    return tuple(lines)
+
+
+def _files(deliveries: Sequence[Mapping[str, Any]], key: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(file) for delivery in deliveries for file in delivery.get(key, ())))
+
+
+def first_line(text: str) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in text.split("\n") if line.strip()), "")

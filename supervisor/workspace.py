@@ -1,0 +1,354 @@
+"""Where everything of a workspace lies, and who may run in it: paths, the format's version, the one lock.
+
+It finds and checks; what goes into the files is everybody else's. Folders of the user's (runtime, state) are here
+too, because they are chosen by the system and not by the workspace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .config import FILE, Config, ConfigError, Mistake, parse
+from .exits import Exit, UserError
+
+FORMAT = 1  # of the workspace as a whole; each file in it carries a version of its own too
+NAME = "phase-supervisor"
+
+
+class WorkspaceError(UserError):
+    """The folder cannot be worked in; the text says why and what to do."""
+
+    exit = Exit.CONFIGURATION
+
+
+class NoWorkspaceError(WorkspaceError):
+    """There is no supervisor.toml in the folder, or in any above it."""
+
+
+class NewerFormatError(WorkspaceError):
+    """A newer release wrote this workspace."""
+
+
+class WorkspaceBusyError(UserError):
+    """Another supervisor holds the workspace; `pid` is its process, 0 if it has not said yet."""
+
+    exit = Exit.WORKSPACE_BUSY
+
+    def __init__(self, root: Path, pid: int) -> None:
+        self.pid = pid
+        who = f"process {pid}" if pid else "another process, which is just starting"
+        super().__init__(
+            f"a supervisor is running in {root} already ({who}); one workspace has one supervisor. "
+            f"`supervisor status` shows it; to end it, interrupt it in its terminal{f' or: kill {pid}' if pid else ''}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The paths of one workspace; `root` holds supervisor.toml. None of them needs to exist."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / FILE
+
+    @property
+    def crew(self) -> Path:
+        return self.root / "crew"
+
+    @property
+    def history(self) -> Path:
+        return self.crew / ".history"
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".supervisor"
+
+    @property
+    def head(self) -> Path:
+        """The history's head, kept outside crew/ so that a history that was wiped or cut is noticed."""
+        return self.state / "head"
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal.db"
+
+    @property
+    def spools(self) -> Path:
+        return self.state / "spools"
+
+    @property
+    def shadow(self) -> Path:
+        return self.state / "shadow.git"
+
+    @property
+    def trees(self) -> Path:
+        return self.state / "trees"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "lock"
+
+    @property
+    def status(self) -> Path:
+        """What the running supervisor last said about itself, for `supervisor status`."""
+        return self.state / "status.json"
+
+    @property
+    def format(self) -> Path:
+        return self.state / "format.json"
+
+    def read_config(self) -> Config:
+        """Parse supervisor.toml; raises `ConfigError` with all its mistakes, or `WorkspaceError`."""
+        try:
+            source = self.config.read_bytes().decode("utf-8")
+        except FileNotFoundError:
+            raise NoWorkspaceError(f"there is no {self.config}; run `supervisor init` there first") from None
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ConfigError(FILE, [Mistake(line, "", "is not UTF-8; save it as UTF-8")]) from None
+        except OSError as error:
+            raise WorkspaceError(f"{self.config} cannot be read: {error.strerror or error}") from None
+        return parse(source)
+
+    def make_folders(self) -> None:
+        """Create .supervisor/ and what belongs into it, and see that they can be written to."""
+        for folder in (self.state, self.logs, self.spools, self.crew):
+            require_folder(folder)
+            require_writable(folder)
+
+    def check_format(self) -> None:
+        """Refuse a workspace of a newer release by name; bring an older one up to date; mark a new one."""
+        found = self._format()
+        if found is not None and found > FORMAT:
+            raise NewerFormatError(
+                f"{self.root} was written by a newer release (workspace format {found}; this one knows up to "
+                f"{FORMAT}). Upgrade {NAME}, or work on a copy made before"
+            )
+        if found != FORMAT:  # format 1 is the first there is: nothing older needs changing
+            write_text(self.format, json.dumps({"format": FORMAT}) + "\n")
+
+    def _format(self) -> int | None:
+        try:
+            found = json.loads(self.format.read_text("utf-8"))["format"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            found = None
+        except OSError as error:
+            raise WorkspaceError(f"{self.format} cannot be read: {error.strerror or error}") from None
+        if not isinstance(found, int) or found < 1:
+            raise WorkspaceError(
+                f'{self.format} is damaged; if this release wrote the workspace, put {{"format": {FORMAT}}} into it'
+            )
+        return found
+
+
+def find(start: Path) -> Workspace:
+    """The workspace of `start`: the nearest folder, upwards, with a supervisor.toml. Raises `NoWorkspaceError`."""
+    begin = start.resolve()
+    for folder in (begin, *begin.parents):
+        if (folder / FILE).is_file():
+            return Workspace(folder)
+    raise NoWorkspaceError(
+        f"no {FILE} in {begin} or any folder above it; run `supervisor init` in your repository first"
+    )
+
+
+def require_folder(folder: Path) -> None:
+    """Create the folder unless it is there; a clear `WorkspaceError` otherwise."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise WorkspaceError(f"{folder} is in the way: a folder is needed there; move that file elsewhere") from None
+    except OSError as error:
+        raise WorkspaceError(
+            f"the folder {folder} cannot be created: {error.strerror or error}; "
+            "give yourself write permission, or choose another folder"
+        ) from None
+
+
+def require_writable(folder: Path) -> None:
+    """Write and remove a small file: the only test of permission that holds on every system and file system."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-"):
+            pass
+    except OSError as error:
+        raise WorkspaceError(
+            f"{folder} cannot be written to: {error.strerror or error}; "
+            "give yourself write permission, or free some space"
+        ) from None
+
+
+def write_text(path: Path, content: str) -> None:
+    """Put a small file in place at one stroke; readers see the old one or the new one. Not synced to disk."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+
+
+class WorkspaceLock:
+    """The right to supervise a workspace, held until `release` or the process's death. Not inherited by children.
+
+    The file keeps (pid, create time) of the holder for people and for `holder`; the lock itself is the system's.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._root = workspace.root
+        self._path = workspace.lock
+        self._fd: int | None = None
+
+    def acquire(self) -> Self:
+        """Take the lock or raise `WorkspaceBusyError` at once."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        if not _try_lock(fd):
+            os.close(fd)
+            raise WorkspaceBusyError(self._root, _said(self._path)[0])
+        self._fd = fd
+        os.ftruncate(fd, 0)
+        os.write(fd, json.dumps({"pid": os.getpid(), "created": _create_time(os.getpid())}).encode())
+        return self
+
+    def release(self) -> None:
+        """Give the lock back; twice does no harm."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            os.ftruncate(fd, 0)
+            _unlock(fd)
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self if self._fd is not None else self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def holder(workspace: Workspace) -> int | None:
+    """The pid of the supervisor that runs in the workspace, or None.
+
+    Looks at the file and the process and never touches the lock: looking must not make a starting supervisor fail.
+    """
+    pid, created = _said(workspace.lock)
+    if not pid:
+        return None
+    actual = _create_time(pid)
+    return pid if actual is not None and abs(actual - created) < 2.0 else None
+
+
+def _said(path: Path) -> tuple[int, float]:
+    try:
+        said = json.loads(path.read_bytes())
+        return int(said["pid"]), float(said["created"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, 0.0
+
+
+def _create_time(pid: int) -> float | None:
+    import psutil  # noqa: PLC0415 - most commands never need it
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    LOCKED_BYTE = 1 << 30  # far behind the content, which stays readable: the lock is mandatory here
+
+    def _try_lock(fd: int) -> bool:
+        os.lseek(fd, LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(fd, 0, os.SEEK_SET)
+        return True
+
+    def _unlock(fd: int) -> None:
+        os.lseek(fd, LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try_lock(fd: int) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def runtime_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """The user's own folder for sockets and tokens: private (0700), short, gone after a reboot. Created here."""
+    if sys.platform == "win32":
+        folder = Path(environ.get("LOCALAPPDATA") or tempfile.gettempdir()) / NAME / "run"
+    elif given := environ.get("XDG_RUNTIME_DIR"):
+        folder = Path(given) / NAME
+    else:
+        folder = Path(tempfile.gettempdir()) / f"{NAME}-{os.getuid()}"
+    return _private(folder)
+
+
+def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """The user's own folder for what must outlast reboots, such as which workspaces are trusted. Created here."""
+    if sys.platform == "win32":
+        folder = Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / NAME
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Application Support" / NAME
+    else:
+        folder = Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / NAME
+    return _private(folder)
+
+
+def _private(folder: Path) -> Path:
+    require_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if sys.platform != "win32":
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise WorkspaceError(f"{folder} is not a folder of yours; remove it, it is used for private files")
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            folder.chmod(0o700)
+    return folder
+
+
+@contextlib.contextmanager
+def supervising(workspace: Workspace) -> Iterator[WorkspaceLock]:
+    """All that a supervisor needs of a workspace before it begins: folders, format, lock."""
+    workspace.make_folders()
+    with WorkspaceLock(workspace).acquire() as lock:
+        workspace.check_format()
+        yield lock

@@ -1,0 +1,496 @@
+"""Starts a process with a tree of its own, sees its exit by its handle, and ends the whole tree.
+
+A tree is what shares the process's session (POSIX) or Job Object (Windows), and whatever carries its environment
+marker, wherever that has moved to. An exit is seen by pidfd, by a `wait` in a thread where there is none, or by
+WaitForSingleObject: neither a grandchild that holds the pipes nor a busy tick delays it. On Linux an exited process is
+left unreaped until `aclose`, so that its number, which is also its group's and its session's, means nobody else
+meanwhile. Whether anything is started again is for others to decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+
+from .pipes import AnyPipeReader, PipeWriter, reader
+
+if sys.platform == "win32":
+    from . import job_object
+
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between looks at processes that are no children of ours
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Identity:
+    """A process for ever, where a bare pid is one only until it is reused.
+
+    `created` is in seconds: since boot on Linux, whose clock may jump without harm; since 1970 elsewhere.
+    """
+
+    pid: int
+    created: float
+
+
+class SpawnError(OSError):
+    """The program could not be started: the message names it and says why."""
+
+
+class Process:
+    """A process that `spawn` started, its pipes, and its tree. Use it as an async context manager, or `aclose` it."""
+
+    def __init__(
+        self,
+        popen: subprocess.Popen[bytes],
+        *,
+        marker: Mapping[str, str],
+        stdin: PipeWriter | None,
+        stdout: AnyPipeReader | None,
+        stderr: AnyPipeReader | None,
+    ) -> None:
+        self.pid = popen.pid
+        self.marker = dict(marker)
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self._popen = popen
+        self._code: int | None = None
+        self._reaped = False
+        self._watching = anyio.Lock()
+        self._exited: anyio.Event | None = None
+        self._pidfd = _pidfd(popen.pid)
+        self.identity = identify(popen.pid) or Identity(popen.pid, 0.0)
+        if sys.platform == "win32":
+            self._job: job_object.JobObject | None = None
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code once `wait` has seen it (negative for a signal); None before."""
+        return self._code
+
+    async def wait(self) -> int:
+        """The exit code, as soon as the process itself has exited; any number of tasks may wait."""
+        if self._code is None:
+            async with self._watching:
+                if self._code is None:
+                    self._code = await self._exit()
+        return self._code
+
+    def terminate(self) -> None:
+        """Ask the whole group to end: SIGTERM, or CTRL_BREAK on Windows. ProcessLookupError if it has exited."""
+        if self._code is not None:
+            raise ProcessLookupError(f"process {self.pid} has exited")
+        if sys.platform == "win32":
+            os.kill(self.pid, signal.CTRL_BREAK_EVENT)
+        else:
+            os.killpg(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process group (POSIX) or the job (Windows) at once; nothing happens if they are gone."""
+        if sys.platform == "win32":
+            if self._job is not None:
+                self._job.terminate()
+            elif self._code is None:
+                self._popen.kill()
+        elif not self._reaped:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says EPERM for a group of zombies
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def members(self) -> list[Identity]:
+        """Who of the tree is alive, itself included. Reads the process table: call it in a thread."""
+        if sys.platform == "win32":
+            if self._job is not None:
+                return [found for pid in self._job.pids() if (found := identify(pid)) is not None]
+            return escapees(self.marker)
+        session = self.pid if not self._reaped else None
+        return sorted(_matching(self.marker, session=session, since=self.identity.created))
+
+    async def end_tree(self, *, within: float = 5.0) -> tuple[Identity, ...]:
+        """Kill every process of the tree; return when none is left, or after `within` seconds with those that are."""
+        return await _until_none(self.members, self.kill, within)
+
+    async def aclose(self) -> None:
+        """End the tree, reap, close the pipes; runs to its end even when the caller is being cancelled."""
+        with anyio.CancelScope(shield=True):
+            if not self._reaped:
+                await self.end_tree()
+                with anyio.move_on_after(5.0):  # an unkillable process must not hold us for ever
+                    await self.wait()
+                if self._code is not None:
+                    self._popen.wait()
+                    self._reaped = True
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+                self._pidfd = None
+            for pipe in (self.stdin, self.stdout, self.stderr):
+                if pipe is not None:
+                    pipe.close()
+            if sys.platform == "win32" and self._job is not None:
+                self._job.close()
+                self._job = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _exit(self) -> int:
+        if sys.platform == "linux" and self._pidfd is not None:
+            while (code := _peek_code(self.pid)) is None:
+                await anyio.wait_readable(self._pidfd)
+            return code
+        if self._exited is None:
+            self._exited = anyio.Event()
+            token = anyio.lowlevel.current_token()
+            threading.Thread(
+                target=self._block, args=(token, self._exited), name=f"wait-{self.pid}", daemon=True
+            ).start()
+        await self._exited.wait()
+        assert self._popen.returncode is not None
+        self._reaped = sys.platform != "win32"
+        return self._popen.returncode
+
+    def _block(self, token: anyio.lowlevel.EventLoopToken, exited: anyio.Event) -> None:
+        self._popen.wait()
+        with contextlib.suppress(anyio.RunFinishedError):  # nobody waits any more
+            anyio.from_thread.run_sync(exited.set, token=token)
+
+
+async def spawn(
+    cmd: Sequence[str | os.PathLike[str]],
+    *,
+    stdin: int = DEVNULL,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    marker: Mapping[str, str] | None = None,
+    session: bool = True,
+) -> Process:
+    """Start `cmd` with a process tree of its own.
+
+    `stdin`, `stdout` and `stderr` are PIPE, DEVNULL, a descriptor, or None to inherit; `marker` is added to `env`
+    (None: ours) and finds the tree's members later (None: one of its own). `session=False` gives it a group of its own
+    within our session, so that it stays a part of our own tree. Raises SpawnError.
+    """
+    ours: list[int] = []
+    theirs: list[int] = []
+
+    # A key of its own for each tree: one within another carries both.
+    marker = marker or {f"PHASE_SUPERVISOR_TREE_{secrets.token_hex(8)}": "1"}
+
+    def end_for(what: int | None, *, writes: bool) -> tuple[int | None, int | None]:
+        """What the child gets, and our end of the pipe."""
+        if what != PIPE:
+            return what, None
+        readable, writable = os.pipe()
+        mine, its = (readable, writable) if writes else (writable, readable)
+        ours.append(mine)
+        theirs.append(its)
+        return its, mine
+
+    try:
+        child_in, write_to = end_for(stdin, writes=False)
+        child_out, read_out = end_for(stdout, writes=True)
+        child_err, read_err = end_for(stderr, writes=True)
+        environ = {**(os.environ if env is None else env), **marker}
+
+        def start() -> subprocess.Popen[bytes]:
+            return _popen(cmd, child_in, child_out, child_err, cwd=cwd, environ=environ, session=session)
+
+        try:
+            popen = await anyio.to_thread.run_sync(start)
+        except (OSError, ValueError) as error:
+            raise SpawnError(f"{os.fspath(cmd[0])} could not be started: {error}") from error
+        process = Process(
+            popen,
+            marker=marker,
+            stdin=None if write_to is None else PipeWriter(write_to),
+            stdout=None if read_out is None else reader(read_out),
+            stderr=None if read_err is None else reader(read_err),
+        )
+        ours.clear()
+        if sys.platform == "win32":
+            await _into_job(process, popen)
+        return process
+    finally:
+        for descriptor in (*ours, *theirs):
+            os.close(descriptor)
+
+
+async def stop(process: Process, *, grace: float) -> int | None:
+    """Ask, wait up to `grace` seconds, insist; then end what is left of the tree. The process's exit code.
+
+    None if not even SIGKILL has ended it (a process in the middle of a system call that hangs). Runs to its end even
+    when the caller is being cancelled.
+    """
+    with anyio.CancelScope(shield=True):
+        with contextlib.suppress(OSError):  # it was quicker than we were, or has no console to be asked through
+            process.terminate()
+        with anyio.move_on_after(grace):
+            await process.wait()
+        if not await process.end_tree():
+            await process.wait()
+    return process.returncode
+
+
+def python_command(*, executable: str | None = None) -> tuple[list[str], dict[str, str]]:
+    """The start of a command that runs this Python, and what its environment needs beside ours.
+
+    On Windows a venv's python.exe only starts the real one, which would then be a grandchild: the real one is started.
+    """
+    executable = executable or sys.executable
+    base: str | None = getattr(sys, "_base_executable", None)
+    if sys.platform == "win32" and base and executable == sys.executable and base != executable:
+        return [base], {"__PYVENV_LAUNCHER__": executable}
+    return [executable], {}
+
+
+def identify(pid: int) -> Identity | None:
+    """Who has this pid now; None if nobody has, or only a zombie."""
+    if sys.platform == "linux":
+        entry = _stat(pid)
+        return None if entry is None else Identity(pid, entry.created)
+    import psutil  # noqa: PLC0415 - not needed on Linux
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else Identity(pid, process.create_time())
+    except psutil.Error:
+        return None
+
+
+def is_alive(identity: Identity) -> bool:
+    """Whether that very process still runs."""
+    return identify(identity.pid) == identity
+
+
+def kill(identity: Identity) -> bool:
+    """SIGKILL that very process; False if it is gone. PermissionError if it is not ours to end."""
+    if sys.platform == "linux":
+        pidfd = _pidfd(identity.pid)
+        try:
+            if identify(identity.pid) != identity:
+                return False
+            if pidfd is None:
+                os.kill(identity.pid, signal.SIGKILL)
+            else:  # the descriptor means the process that was just looked at, or a dead one
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        finally:
+            if pidfd is not None:
+                os.close(pidfd)
+        return True
+    import psutil  # noqa: PLC0415 - not needed on Linux
+
+    try:
+        process = psutil.Process(identity.pid)
+        if process.create_time() != identity.created:
+            return False
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied as error:
+        raise PermissionError(f"process {identity.pid} may not be ended by this user") from error
+    return True
+
+
+def escapees(marker: Mapping[str, str]) -> list[Identity]:
+    """Every live process, but this one, that was started with all of `marker` in its environment.
+
+    Sees this user's processes only, and not those that were given an empty environment. Call it in a thread.
+    """
+    if not marker:
+        raise ValueError("an empty marker would match every process")
+    return sorted(_matching(marker, session=None, since=0.0))
+
+
+async def sweep(marker: Mapping[str, str], *, within: float = 5.0) -> tuple[Identity, ...]:
+    """Kill every process that carries `marker`; those that outlive `within` seconds are returned."""
+    return await _until_none(lambda: escapees(marker), lambda: None, within)
+
+
+async def _until_none(
+    find: Callable[[], Iterable[Identity]], kill_more: Callable[[], None], within: float
+) -> tuple[Identity, ...]:
+    """Kill what `find` finds until it finds nothing; new ones may be born while we look, so looking comes last."""
+    deadline = time.monotonic() + within
+    pause = _FIRST_PAUSE
+    while True:
+        kill_more()
+        found = await anyio.to_thread.run_sync(_kill_all, find)
+        if not found or time.monotonic() >= deadline:
+            return tuple(found)
+        await anyio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _kill_all(find: Callable[[], Iterable[Identity]]) -> list[Identity]:
+    found = list(find())
+    for identity in found:
+        with contextlib.suppress(PermissionError):  # it stays in the list, which names it in the end
+            kill(identity)
+    return found
+
+
+def _popen(
+    cmd: Sequence[str | os.PathLike[str]],
+    stdin: int | None,
+    stdout: int | None,
+    stderr: int | None,
+    *,
+    cwd: str | os.PathLike[str] | None,
+    environ: Mapping[str, str],
+    session: bool,
+) -> subprocess.Popen[bytes]:
+    command = [os.fspath(part) for part in cmd]
+    if sys.platform == "win32":
+        suspended = 0x00000004  # CREATE_SUSPENDED: it joins its job before it can start anything
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | suspended
+        return subprocess.Popen(
+            command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=dict(environ), creationflags=flags
+        )
+    return subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=cwd,
+        env=dict(environ),
+        start_new_session=session,
+        process_group=None if session else 0,
+    )
+
+
+if sys.platform == "win32":
+
+    async def _into_job(process: Process, popen: subprocess.Popen[bytes]) -> None:
+        handle = int(popen._handle)  # type: ignore[attr-defined]  # noqa: SLF001 - the only way to it
+        try:
+            job = job_object.JobObject()
+            job.add(handle)
+            process._job = job  # noqa: SLF001 - the same room
+        finally:
+            job_object.resume(handle)
+
+
+def _pidfd(pid: int) -> int | None:
+    """A handle of that process, where the system has such; None also when a sandbox forbids it."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return None
+
+
+def _peek_code(pid: int) -> int | None:
+    """The exit code of a child of ours, leaving it unreaped; None while it runs."""
+    if sys.platform == "win32" or sys.platform == "darwin":
+        raise NotImplementedError("only Linux leaves a child unreaped here")
+    try:
+        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return 0  # somebody else reaped it, as `subprocess` says in that case too
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    group: int
+    session: int
+    created: float
+
+
+def _stat(pid: int) -> _Entry | None:
+    """A live process's line in the table; None if it is gone or a zombie."""
+    if sys.platform == "win32":
+        raise NotImplementedError("there is no /proc here")
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - read often, kept quick
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if not fields or fields[0] in b"ZXx":
+        return None
+    return _Entry(int(fields[2]), int(fields[3]), int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+
+
+def _matching(marker: Mapping[str, str], *, session: int | None, since: float) -> Iterator[Identity]:
+    """Live processes of the session or its leader's group, or with the marker; this process is never one of them."""
+    if sys.platform == "linux":
+        wanted = [f"{key}={value}".encode() for key, value in marker.items()]
+        for name in os.listdir("/proc"):  # noqa: PTH208 - quicker, and names are all we want
+            if not name.isdigit() or int(name) == os.getpid():
+                continue
+            entry = _stat(int(name))
+            if entry is None or entry.created < since:
+                continue
+            if (session is not None and session in (entry.session, entry.group)) or (wanted and _carries(name, wanted)):
+                yield Identity(int(name), entry.created)
+        return
+    yield from _matching_elsewhere(marker, session=session, since=since)
+
+
+def _carries(pid: str, wanted: list[bytes]) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # noqa: PTH123 - read often, kept quick
+            environ = file.read()
+    except OSError:  # gone, or another user's
+        return False
+    block = b"\0" + environ
+    return all(b"\0" + entry + b"\0" in block for entry in wanted)
+
+
+def _matching_elsewhere(marker: Mapping[str, str], *, session: int | None, since: float) -> Iterator[Identity]:
+    import psutil  # noqa: PLC0415 - not needed on Linux
+
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            identity = Identity(process.pid, process.create_time())
+            if identity.created < since:
+                continue
+            if _in_session(process.pid, session):
+                yield identity
+            elif marker:
+                environ = process.environ()
+                if all(environ.get(key) == value for key, value in marker.items()):
+                    yield identity
+        except psutil.Error:  # gone, or another user's
+            continue
+
+
+def _in_session(pid: int, session: int | None) -> bool:
+    if session is None or sys.platform == "win32":
+        return False
+    try:
+        return session in (os.getsid(pid), os.getpgid(pid))
+    except OSError:
+        return False

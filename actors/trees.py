@@ -1,0 +1,1126 @@
+"""The crew's own repository beside the user's files: snapshots, a tree per task, merging, and delivery.
+
+`shadow.git` is a bare repository in the state folder; the user's own `.git` is only ever read (for its ignore rules and
+its list of tracked files), and need not exist. Content is stored byte for byte, without git's line-end filters. When
+something is snapshot, merged or delivered, and what is approved, is decided elsewhere.
+
+Everything here blocks: call it from a thread. One `Trees` belongs to one thread at a time; several processes may each
+have their own of the same workspace, and take `lock()` around "read head, merge, set head" and around deliveries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from docs_store.lock import Lock
+
+from .ignore import TEMPORARY, Found, Rules, parse, walk
+
+if TYPE_CHECKING:
+    import pygit2
+
+CREW = "refs/heads/crew"
+USER = "refs/heads/user"
+_FILE, _PROGRAM, _LINK, _FOLDER = 0o100644, 0o100755, 0o120000, 0o040000
+_MOST_BYTES = 256 * 1024 * 1024  # of one file; a bigger one is not what a crew works on
+_STREAMED_BYTES = 8 * 1024 * 1024
+_FEW = 256  # new objects that are synced one by one; more are synced with the whole disk
+_MANY_LOOSE = 2000
+_LONGEST_WAIT = 600.0  # seconds: a delivery of many files may take a while
+
+Entry = tuple[int, bytes]  # mode, object id
+Entries = dict[bytes, Entry]  # path → entry
+Progress = Callable[[int, int], None]  # (done, total); total is 0 while files are still being found
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that was left alone, and why. `path` is for people: a name that is not UTF-8 is shown escaped."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The user's files at one moment. `changed` counts files that differ from the snapshot before."""
+
+    commit: str
+    files: int
+    changed: int
+    skipped: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """It went together: the commit that holds both."""
+
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Both sides changed these paths in ways that do not go together; nothing was made."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What became of the user's files: written, already the same, or left alone with the reason."""
+
+    written: tuple[str, ...] = ()
+    same: tuple[str, ...] = ()
+    conflicts: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One commit of the work branch, for people; `at` is seconds since 1970."""
+
+    commit: str
+    author: str
+    at: int
+    note: str
+    files: tuple[str, ...]
+
+
+class MissingCommitError(LookupError):
+    """The shadow repository has no such commit: it was deleted or cut, or the id is from another workspace."""
+
+
+class _Known(msgspec.Struct, array_like=True):
+    """What was last seen of one file: enough to tell that it has not changed without reading it."""
+
+    path: bytes
+    mode: int
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+    oid: bytes
+
+
+class _Cache(msgspec.Struct, array_like=True):
+    """The stat cache of one folder; what changed about when it was `taken` (ns) is read again."""
+
+    version: int
+    taken: int
+    files: list[_Known]
+
+
+_CACHE_VERSION = 1
+_EMPTY_TREE = bytes.fromhex("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
+_encode = msgspec.msgpack.Encoder().encode
+_decode_cache = msgspec.msgpack.Decoder(_Cache).decode
+
+
+@dataclass(slots=True)
+class _Scan:
+    entries: Entries = field(default_factory=dict)
+    known: list[_Known] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    fresh: list[bytes] = field(default_factory=list)  # objects that were written now
+
+
+class Trees:
+    """The shadow repository of one workspace. Make one with `Trees.open`."""
+
+    def __init__(
+        self,
+        workspace: Path,
+        state: Path,
+        repo: pygit2.Repository,
+        skip: frozenset[bytes],
+        hold: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.workspace = workspace
+        self.state = state
+        self._repo = repo
+        self._skip = skip
+        self._hold = hold
+        self._flat: dict[bytes, Entries] = {}
+
+    @classmethod
+    def open(
+        cls,
+        workspace: Path,
+        state: Path,
+        *,
+        skip: Collection[str] = ("crew", ".supervisor"),
+        hold: Callable[[], AbstractContextManager[object]] | None = None,
+    ) -> Trees:
+        """Open the workspace's shadow repository in `state`, making it if it is not there.
+
+        `skip` are names at the top of the workspace that are nobody's work. `hold` takes the lock between processes;
+        by default a file lock in `state`, waited for at most ten minutes
+        (then LockBusyError names its holder).
+        """
+        import pygit2
+
+        workspace, state = workspace.resolve(), state.resolve()
+        state.mkdir(parents=True, exist_ok=True)
+        path = state / "shadow.git"
+        if not (path / "HEAD").exists():
+            pygit2.init_repository(str(path), bare=True, initial_head="crew")
+        repo = pygit2.Repository(str(path))
+        names = {os.fsencode(name) for name in skip}
+        if state.parent == workspace:
+            names.add(os.fsencode(state.name))
+        return cls(
+            workspace, state, repo, frozenset(names), hold or partial(Lock(state / "trees.lock").hold, _LONGEST_WAIT)
+        )
+
+    # -- the branch ------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> str | None:
+        """The commit of the work branch; None before the first."""
+        return self._ref(CREW)
+
+    @property
+    def snapshot_head(self) -> str | None:
+        """The last snapshot of the user's files; None before the first."""
+        return self._ref(USER)
+
+    def set_head(self, commit: str) -> None:
+        """Move the work branch. Take `lock()` around reading it and this."""
+        self._commit(commit)
+        self._set_ref(CREW, commit)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process at a time; waits."""
+        with self._hold():
+            yield
+
+    def exists(self, commit: str) -> bool:
+        """Whether the shadow repository has that commit."""
+        try:
+            self._commit(commit)
+        except MissingCommitError:
+            return False
+        return True
+
+    def log(self, head: str | None = None, *, since: str | None = None, most: int = 1000) -> tuple[Change, ...]:
+        """The work branch from `head` (default: its head) back to `since`, newest first, first parents only."""
+        at = head or self.head
+        out: list[Change] = []
+        while at is not None and at != since and len(out) < most:
+            commit = self._commit(at)
+            parent = str(commit.parent_ids[0]) if commit.parent_ids else None
+            out.append(
+                Change(
+                    commit=at,
+                    author=commit.author.name,
+                    at=commit.commit_time,
+                    note=commit.message.strip(),
+                    files=self.changed_files(parent, at) if parent else (),
+                )
+            )
+            at = parent
+        return tuple(out)
+
+    # -- the user's files ------------------------------------------------------------------------------------------
+
+    def snapshot(self, note: str, *, on_progress: Progress | None = None) -> Snapshot:
+        """Commit the user's files as they are now; the same commit as before when nothing has changed.
+
+        What cannot be read keeps the content of the last snapshot, if it had one, and is named in `skipped`.
+        """
+        last = self.snapshot_head
+        before = self._entries(last) if last else {}
+        cache = self.state / "shadow.git" / "crew-workspace.stat"
+        scan = self._scan(self.workspace, cache, before, self._tracked(), on_progress)
+        tree = self._write_tree(scan)
+        if last and self._commit(last).tree_id.raw == tree:
+            return Snapshot(commit=last, files=len(scan.entries), changed=0, skipped=tuple(scan.problems))
+        commit = self._write_commit(tree, [last] if last else [], note, "User", scan.fresh)
+        self._set_ref(USER, commit)
+        changed = len(_differing(before, scan.entries))
+        return Snapshot(commit=commit, files=len(scan.entries), changed=changed, skipped=tuple(scan.problems))
+
+    def deliver(self, base: str, target: str) -> Delivery:
+        """Bring the user's files from `base` to `target`, file by file, never over a change of the user's.
+
+        A file that still equals `base` is written durably; one that already equals `target` counts as the same; any
+        other is a conflict and stays as it is. Running it again after a crash finishes the job. Deletions come first,
+        so that a folder may take the place of a file.
+        """
+        old, new = self._entries(base), self._entries(target)
+        paths = sorted(_differing(old, new), key=lambda p: (p in new, p))
+        written: list[str] = []
+        same: list[str] = []
+        conflicts: list[Problem] = []
+        for path in paths:
+            if path.split(b"/")[0] in self._skip or b".git" in path.split(b"/"):
+                conflicts.append(Problem(shown(path), "the crew may not write there"))
+                continue
+            try:
+                verdict = self._deliver_one(path, old.get(path), new.get(path))
+            except OSError as error:
+                verdict = f"could not be written: {error.strerror or error}"
+            if verdict == "written":
+                written.append(shown(path))
+            elif verdict == "same":
+                same.append(shown(path))
+            else:
+                conflicts.append(Problem(shown(path), verdict))
+        return Delivery(written=tuple(written), same=tuple(same), conflicts=tuple(conflicts))
+
+    # -- task trees ------------------------------------------------------------------------------------------------
+
+    def checkout(self, task: str, commit: str) -> Path:
+        """The task's own folder, holding exactly that commit and nothing else; made or reset.
+
+        It carries a `.git` of the shadow repository, so that an agent's git commands never reach the user's.
+        """
+        entries = self._entries(commit)
+        root = self.tree(task)
+        root.mkdir(parents=True, exist_ok=True)
+        private = self._private(root.name)
+        private.mkdir(parents=True, exist_ok=True)
+        (private / "crew-base").unlink(missing_ok=True)  # until the reset is complete, it is nobody's
+        top = os.fsencode(root)
+        cache = _read_cache(private / "crew.stat")
+        taken = time.time_ns()
+        kept = _clean(top, entries, cache)
+        known: list[_Known] = []
+        for path, (mode, oid) in entries.items():
+            there = kept.get(path)
+            if there is None:
+                there = self._write_plain(top, path, mode, oid)
+            known.append(_knowing(path, mode, there, oid))
+        self._link_git(root, private, commit)
+        _write_cache(private / "crew.stat", taken, known)
+        (private / "crew-base").write_text(commit)
+        return root
+
+    def tree(self, task: str) -> Path:
+        """Where the task's folder is, or would be."""
+        return self.state / "trees" / _folder_name(task)
+
+    def commit(self, tree: Path, note: str, author: str) -> str | None:
+        """Commit what was done in a task's folder since it was checked out, or since the last commit of it.
+
+        None when nothing has changed. New files that the project ignores, crew/ and the state folder stay out.
+        """
+        private = self._private(tree.name)
+        try:
+            base = (private / "crew-base").read_text()
+        except FileNotFoundError:
+            raise ValueError(f"{tree} is no task tree that was checked out completely; check it out first") from None
+        before = self._entries(base)
+        scan = self._scan(tree, private / "crew.stat", before, before.keys(), None)
+        written = self._write_tree(scan)
+        if self._commit(base).tree_id.raw == written:
+            return None
+        commit = self._write_commit(written, [base], note, author, scan.fresh)
+        self._set_ref(f"refs/tasks/{tree.name}", commit)
+        self._link_git(tree, private, commit)
+        (private / "crew-base").write_text(commit)
+        return commit
+
+    def drop(self, task: str) -> None:
+        """Remove the task's folder; its commits stay."""
+        root = self.tree(task)
+        _remove(os.fsencode(root))
+        _remove(os.fsencode(self._private(root.name)))
+
+    def prune(self, keep: Collection[str]) -> tuple[str, ...]:
+        """Remove every task folder but those of these tasks; returns the names of the removed."""
+        wanted = {_folder_name(task) for task in keep}
+        folder = self.state / "trees"
+        gone = sorted(p.name for p in folder.iterdir() if p.name not in wanted) if folder.is_dir() else []
+        for name in gone:
+            _remove(os.fsencode(folder / name))
+            _remove(os.fsencode(self._private(name)))
+        return tuple(gone)
+
+    def gc(self) -> int:
+        """Pack loose objects when there are many; returns how many were packed. Take `lock()` around it."""
+        objects = self.state / "shadow.git" / "objects"
+        loose = [
+            (path, path.parent.name + path.name)
+            for folder in objects.iterdir()
+            if len(folder.name) == 2
+            for path in folder.iterdir()
+            if len(path.name) == 38
+        ]
+        if len(loose) < _MANY_LOOSE:
+            return 0
+
+        def add(builder: pygit2.PackBuilder) -> None:
+            for _, name in loose:
+                builder.add(self._oid(name))
+
+        self._repo.pack(pack_delegate=add)
+        for path in (objects / "pack").iterdir():
+            _sync_file(path)
+        _sync_folder(objects / "pack")
+        for path, _ in loose:
+            with contextlib.suppress(PermissionError):  # read by somebody just now; the next time will do
+                path.unlink(missing_ok=True)
+        return len(loose)
+
+    # -- putting commits together ----------------------------------------------------------------------------------
+
+    def merge(self, base_head: str, commit: str) -> Merged | Conflict:
+        """Bring `commit` together with `base_head`, three-way from where they parted. Does not move the branch."""
+        ours, theirs = self._commit(base_head), self._commit(commit)
+        parted: pygit2.Oid | None = self._repo.merge_base(ours.id, theirs.id)  # None for strangers
+        if parted is not None and parted == theirs.id:
+            return Merged(base_head)
+        if parted is not None and parted == ours.id:
+            return Merged(commit)
+        base = self._entries(str(parted)) if parted is not None else {}
+        merged = self._merge_entries(base, self._entries(base_head), self._entries(commit))
+        if isinstance(merged, Conflict):
+            return merged
+        tree, fresh = self._write_entries(merged)
+        note = theirs.message or "Merge"
+        return Merged(self._write_commit(tree, [base_head, commit], note, theirs.author.name, fresh))
+
+    def cherry_pick(self, onto: str, commit: str, *, base: str | None = None) -> Merged | Conflict:
+        """What `commit` changed (since `base`, by default its first parent), upon `onto`, as one commit."""
+        picked = self._commit(commit)
+        return self._transplant(onto, base or self._parent(commit), commit, picked.message, picked.author.name)
+
+    def revert(self, onto: str, commit: str, *, base: str | None = None) -> Merged | Conflict:
+        """Take back what `commit` changed (since `base`, by default its first parent), upon `onto`."""
+        picked = self._commit(commit)
+        first = picked.message.strip().split("\n")[0]
+        note = f"Undo: {first}\n\nTakes back {commit}.\n"
+        return self._transplant(onto, commit, base or self._parent(commit), note, "Supervisor")
+
+    def _transplant(self, onto: str, base: str | None, target: str | None, note: str, who: str) -> Merged | Conflict:
+        before = self._entries(base) if base else {}
+        after = self._entries(target) if target else {}
+        merged = self._merge_entries(before, self._entries(onto), after)
+        if isinstance(merged, Conflict):
+            return merged
+        tree, fresh = self._write_entries(merged)
+        if self._commit(onto).tree_id.raw == tree:
+            return Merged(onto)
+        return Merged(self._write_commit(tree, [onto], note, who, fresh))
+
+    def diff(self, a: str, b: str, *, most_bytes: int | None = None) -> str:
+        """The unified diff from one commit to another; bytes that are not UTF-8 show as replacement characters."""
+        found = self._repo.diff(self._commit(a), self._commit(b))
+        out, size = [], 0
+        for patch in found:
+            if patch is None:
+                continue
+            out.append(patch.data)
+            size += len(patch.data)
+            if most_bytes is not None and size > most_bytes:
+                out.append(b"(cut: the difference is longer)\n")
+                break
+        return b"".join(out).decode("utf-8", "replace")
+
+    def changed_files(self, a: str, b: str) -> tuple[str, ...]:
+        """Paths that differ between two commits, sorted."""
+        return tuple(shown(p) for p in sorted(_differing(self._entries(a), self._entries(b))))
+
+    def files(self, commit: str) -> tuple[str, ...]:
+        """Every path of a commit, sorted."""
+        return tuple(shown(p) for p in sorted(self._entries(commit)))
+
+    def read(self, commit: str, path: str) -> bytes | None:
+        """A file's content in a commit; None if it has none."""
+        entry = self._entries(commit).get(os.fsencode(path))
+        return self._blob(entry[1]) if entry else None
+
+    # -- objects ---------------------------------------------------------------------------------------------------
+
+    def _oid(self, name: str | bytes) -> pygit2.Oid:
+        import pygit2
+
+        return pygit2.Oid(raw=name) if isinstance(name, bytes) else pygit2.Oid(hex=name)
+
+    def _commit(self, name: str) -> pygit2.Commit:
+        import pygit2
+
+        try:
+            found = self._repo[self._oid(name)]
+        except (KeyError, ValueError):
+            raise MissingCommitError(
+                f"commit {name!r} is not in {self.state / 'shadow.git'}; "
+                "the folder was deleted or cut, or the id is from another workspace"
+            ) from None
+        if not isinstance(found, pygit2.Commit):
+            raise MissingCommitError(f"{name!r} in {self.state / 'shadow.git'} is no commit")
+        return found
+
+    def _parent(self, commit: str) -> str | None:
+        parents = self._commit(commit).parent_ids
+        return str(parents[0]) if parents else None
+
+    def _ref(self, name: str) -> str | None:
+        found = self._repo.references.get(name)
+        return str(found.target) if found is not None else None
+
+    def _set_ref(self, name: str, commit: str) -> None:
+        self._repo.references.create(name, self._oid(commit), force=True)
+        path = self.state / "shadow.git" / name
+        if path.exists():
+            _sync_file(path)
+            _sync_folder(path.parent)
+
+    def _blob(self, oid: bytes) -> bytes:
+        return self._repo.read(self._oid(oid))[1]
+
+    def _entries(self, commit: str) -> Entries:
+        tree = self._commit(commit).tree_id.raw
+        found = self._flat.get(tree)
+        if found is None:
+            found = {}
+            pending = [(b"", tree)] if tree != _EMPTY_TREE else []  # that one is known without being stored
+            while pending:
+                here, oid = pending.pop()
+                for mode, name, child in _parse_tree(self._blob(oid)):
+                    if mode == _FOLDER:
+                        pending.append((here + name + b"/", child))
+                    else:
+                        found[here + name] = (mode, child)
+            while len(self._flat) >= 6:
+                del self._flat[next(iter(self._flat))]
+            self._flat[tree] = found
+        return found
+
+    def _write_entries(self, entries: Entries) -> tuple[bytes, list[bytes]]:
+        scan = _Scan(entries=entries)
+        return self._write_tree(scan), scan.fresh
+
+    def _write_tree(self, scan: _Scan) -> bytes:
+        """Write the folders of these entries as tree objects, deepest first; the root's id."""
+        import pygit2
+
+        folders: dict[bytes, list[tuple[bytes, int, bytes]]] = {b"": []}
+        for path, (mode, oid) in scan.entries.items():
+            here, _, name = path.rpartition(b"/")
+            while here not in folders:
+                folders[here] = []
+                here = here.rpartition(b"/")[0]
+            folders[path.rpartition(b"/")[0]].append((name, mode, oid))
+        root = b""
+        for here in sorted(folders, key=lambda p: (p.count(b"/") + (p != b""), p), reverse=True):
+            content = folders[here]
+            content.sort(key=lambda e: e[0] + b"/" if e[1] == _FOLDER else e[0])
+            data = b"".join(b"%o %s\0%s" % (mode, name, oid) for name, mode, oid in content)
+            oid = hashlib.sha1(b"tree %d\0" % len(data) + data, usedforsecurity=False).digest()
+            if self._oid(oid) not in self._repo:
+                self._repo.write(pygit2.enums.ObjectType.TREE, data)
+                scan.fresh.append(oid)
+            if here:
+                above, _, name = here.rpartition(b"/")
+                folders[above].append((name, _FOLDER, oid))
+            else:
+                root = oid
+        return root
+
+    def _write_commit(self, tree: bytes, parents: list[str], note: str, author: str, fresh: list[bytes]) -> str:
+        """Write a commit, and return only when it and all it needs are on the disk."""
+        import pygit2
+
+        name = re.sub(r"[<>\0\n]", "", author).strip() or "crew"
+        address = re.sub(r"[^a-z0-9.-]+", "-", name.lower()).strip("-") or "crew"
+        who = pygit2.Signature(name, f"{address}@crew.invalid", int(time.time()), 0)
+        text = note.replace("\0", "").encode("utf-8", "replace").decode()
+        parent_ids: list[pygit2.Oid | str] = [self._oid(p) for p in parents]
+        made = self._repo.create_commit(None, who, who, text, self._oid(tree), parent_ids)
+        self._settle([*fresh, made.raw])
+        return str(made)
+
+    def _settle(self, fresh: list[bytes]) -> None:
+        """Bring new objects to the disk. Many at once are synced together: a sync each would take minutes."""
+        objects = self.state / "shadow.git" / "objects"
+        if len(fresh) > _FEW and sys.platform != "win32":
+            os.sync()
+            return
+        folders = {objects}
+        for oid in fresh[: _FEW if sys.platform == "win32" else None]:
+            name = oid.hex()
+            path = objects / name[:2] / name[2:]
+            if path.exists():
+                _sync_file(path)
+                folders.add(path.parent)
+        for folder in folders:
+            _sync_folder(folder)
+
+    # -- reading folders -------------------------------------------------------------------------------------------
+
+    def _scan(
+        self,
+        root: Path,
+        cache_file: Path,
+        before: Mapping[bytes, Entry],
+        tracked: Collection[bytes],
+        on_progress: Progress | None,
+    ) -> _Scan:
+        """What a folder holds, as objects; files that have not changed since the cache was written are not read."""
+        top = os.fsencode(root)
+        scan = _Scan()
+        found: list[Found] = []
+
+        def problem(path: bytes, why: str) -> None:
+            scan.problems.append(Problem(shown(path), why))
+            for old, entry in before.items():  # what we cannot see has not been deleted
+                if why.startswith(("cannot", "the folder cannot")) and (
+                    old == path or (path.endswith(b"/") and old.startswith(path))
+                ):
+                    scan.entries[old] = entry
+
+        for one in walk(top, outer=self._outer(), skip=self._skip, problem=problem):
+            found.append(one)
+            if on_progress and len(found) % 1000 == 0:
+                on_progress(len(found), 0)
+        seen = {one.path for one in found}
+        found.extend(_ignored_but_tracked(top, tracked, seen, self._skip))
+        cache = _read_cache(cache_file)
+        taken = time.time_ns()
+        for done, one in enumerate(found, 1):
+            mode = _mode(one.stat, before.get(one.path))
+            old = cache.get(one.path)
+            if old is not None and _unchanged(old, one.stat):
+                scan.entries[one.path] = (mode, old.oid)
+                scan.known.append(_knowing(one.path, mode, one.stat, old.oid))
+            else:
+                self._take(top, one, mode, before.get(one.path), scan)
+            if on_progress and (done % 1000 == 0 or done == len(found)):
+                on_progress(done, len(found))
+        _write_cache(cache_file, taken, scan.known)
+        return scan
+
+    def _take(self, top: bytes, one: Found, mode: int, before: Entry | None, scan: _Scan) -> None:
+        """Read one file into an object."""
+        path = os.path.join(top, one.path)
+        try:
+            if stat.S_ISLNK(one.stat.st_mode):
+                data = os.readlink(path)
+            elif one.stat.st_size > _MOST_BYTES:
+                why = f"larger than {_MOST_BYTES // 1024 // 1024} MB"
+                scan.problems.append(Problem(shown(one.path), why))
+                if before:
+                    scan.entries[one.path] = before
+                return
+            elif one.stat.st_size > _STREAMED_BYTES:
+                oid = self._repo.create_blob_fromdisk(os.fsdecode(path)).raw
+                scan.fresh.append(oid)
+                scan.entries[one.path] = (mode, oid)
+                scan.known.append(_knowing(one.path, mode, one.stat, oid))
+                return
+            else:
+                with open(path, "rb") as file:
+                    data = file.read()
+        except FileNotFoundError:
+            scan.problems.append(Problem(shown(one.path), "it vanished while it was being read"))
+            return
+        except OSError as error:
+            scan.problems.append(Problem(shown(one.path), f"cannot be read: {error.strerror or error}"))
+            if before:
+                scan.entries[one.path] = before
+            return
+        oid = _blob_id(data)
+        if before is not None and before[0] == _LINK and before[1] == oid:
+            mode = _LINK  # where links cannot be made, a checkout writes their target as text
+        if self._oid(oid) not in self._repo:
+            self._repo.create_blob(data)
+            scan.fresh.append(oid)
+        scan.entries[one.path] = (mode, oid)
+        if not stat.S_ISLNK(one.stat.st_mode) and len(data) != one.stat.st_size:
+            return  # it is being written right now: read it again the next time
+        scan.known.append(_knowing(one.path, mode, one.stat, oid))
+
+    def _outer(self) -> tuple[Rules, ...]:
+        """Ignore rules from outside the workspace: the user's own, the repository's, and of the folders above."""
+        import pygit2
+
+        found = pygit2.discover_repository(str(self.workspace))
+        if found is None:
+            return ()
+        git = Path(found)
+        rules: list[Rules] = []
+        try:
+            everywhere = os.path.expanduser(pygit2.Config.get_global_config()["core.excludesfile"] or "")
+        except (KeyError, OSError, pygit2.GitError):
+            config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+            everywhere = os.path.join(config, "git", "ignore")
+        top = git.parent if git.name == ".git" else self.workspace
+        if not self.workspace.is_relative_to(top):
+            top = self.workspace
+        way = os.fsencode(self.workspace.relative_to(top).as_posix()) + b"/" if top != self.workspace else b""
+        folders = [
+            p for p in (self.workspace, *self.workspace.parents) if p.is_relative_to(top) and p != self.workspace
+        ]
+        sources = [(Path(everywhere), way), (git / "info" / "exclude", way)]
+        for folder in reversed(folders):
+            down = os.fsencode(self.workspace.relative_to(folder).as_posix()) + b"/"
+            sources.append((folder / ".gitignore", down))
+        for source, down in sources:
+            with contextlib.suppress(OSError):  # most of them are not there
+                rules.append(parse(source.read_bytes(), above=down))
+        return tuple(rules)
+
+    def _tracked(self) -> Collection[bytes]:
+        """Paths that the user's own git tracks; it takes them even where they match an ignore rule."""
+        import pygit2
+
+        found = pygit2.discover_repository(str(self.workspace))
+        if found is None:
+            return ()
+        try:
+            repo = pygit2.Repository(found)
+            if not repo.workdir:
+                return ()
+            way = os.path.relpath(self.workspace, os.path.realpath(repo.workdir)).replace(os.sep, "/")
+            if way.startswith(".."):
+                return ()
+            prefix = b"" if way == "." else os.fsencode(way) + b"/"
+            paths = [os.fsencode(e.path) for e in repo.index if e.mode != pygit2.enums.FileMode.COMMIT]
+        except (pygit2.GitError, OSError, UnicodeError):
+            return ()  # a damaged index is the user's business; the files are still here
+        return {p[len(prefix) :] for p in paths if p.startswith(prefix)}
+
+    # -- writing folders -------------------------------------------------------------------------------------------
+
+    def _private(self, name: str) -> Path:
+        return self.state / "shadow.git" / "worktrees" / name
+
+    def _link_git(self, root: Path, private: Path, commit: str) -> None:
+        """Make the folder a work tree of the shadow repository in git's own eyes, with an index of that commit."""
+        import pygit2
+
+        way = os.path.relpath(private, root).replace(os.sep, "/")
+        (root / ".git").write_text(f"gitdir: {way}\n")
+        (private / "HEAD").write_text(f"{commit}\n")
+        (private / "commondir").write_text("../..\n")
+        (private / "gitdir").write_text(f"{(root / '.git').as_posix()}\n")
+        (private / "index").unlink(missing_ok=True)
+        index = pygit2.Index(str(private / "index"))
+        index.read_tree(self._commit(commit).tree)
+        index.write()
+
+    def _write_plain(self, top: bytes, path: bytes, mode: int, oid: bytes) -> os.stat_result:
+        """Write one file of a task tree; not synced, a checkout is done again after a crash."""
+        full = os.path.join(top, path)
+        folder = os.path.dirname(full)
+        if not os.path.isdir(folder):
+            os.makedirs(folder, exist_ok=True)
+        data = self._blob(oid)
+        if mode == _LINK and _make_link(data, full):
+            return os.lstat(full)
+        with open(full, "wb") as file:
+            file.write(data)
+        if sys.platform != "win32":
+            umask_free = 0o755 if mode == _PROGRAM else 0o644
+            os.chmod(full, umask_free)
+        return os.lstat(full)
+
+    def _deliver_one(self, path: bytes, old: Entry | None, new: Entry | None) -> str:
+        """One file into the user's folder: "written", "same", or why it was left alone."""
+        top = os.fsencode(self.workspace)
+        full = os.path.join(top, path)
+        crossed = _crosses(top, path)
+        if crossed is not None:
+            return "same" if new is None else _crossing(crossed)
+        there = self._look(full, old or new)
+        if there == new:
+            return "same"
+        if there != old:
+            if there is None:
+                return "you have deleted it"
+            return "you have changed it" if old is not None else "you have made a file of that name"
+        if new is None:
+            os.unlink(full)
+            _sync_folder(Path(os.fsdecode(os.path.dirname(full))))
+            _remove_empty(top, os.path.dirname(path))
+            return "written"
+        self._write_durably(full, new)
+        return "written"
+
+    def _look(self, full: bytes, like: Entry | None) -> Entry | None:
+        """What lies there now, as an entry; None for nothing. A folder is an entry that equals no other."""
+        try:
+            found = os.lstat(full)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if stat.S_ISLNK(found.st_mode):
+            return (_LINK, _blob_id(os.readlink(full)))
+        if not stat.S_ISREG(found.st_mode):
+            return (_FOLDER, b"")
+        with open(full, "rb") as file:
+            oid = _blob_id(file.read())
+        if like is not None and like[0] == _LINK and sys.platform == "win32" and like[1] == oid:
+            return like
+        return (_mode(found, like), oid)
+
+    def _write_durably(self, full: bytes, new: Entry) -> None:
+        mode, oid = new
+        folder = os.path.dirname(full)
+        if not os.path.isdir(folder):
+            os.makedirs(folder, exist_ok=True)
+        short = hashlib.sha1(os.path.basename(full), usedforsecurity=False).hexdigest()[:12].encode()
+        temporary = os.path.join(folder, b"." + short + TEMPORARY)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # of a delivery that did not end
+        data = self._blob(oid)
+        if not (mode == _LINK and _make_link(data, temporary)):
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            _dress(temporary, full, program=mode == _PROGRAM)
+        _replace(temporary, full)
+        _sync_folder(Path(os.fsdecode(folder)))
+
+    def _merge_entries(self, base: Entries, ours: Entries, theirs: Entries) -> Entries | Conflict:
+        """Three-way, path by path; a file that both changed is merged line by line by libgit2."""
+        merged = dict(ours)
+        fights: set[bytes] = set()
+        touched: list[bytes] = []
+        for path in _differing(base, theirs):
+            o, a, b = base.get(path), ours.get(path), theirs.get(path)
+            if a == b:
+                continue
+            if a == o:
+                touched.append(path)
+                if b is None:
+                    del merged[path]
+                else:
+                    merged[path] = b
+                continue
+            together = self._merge_file(o, a, b) if o and a and b else None
+            if together is None:
+                fights.add(path)
+            else:
+                merged[path] = together
+        fights.update(_file_and_folder(merged, touched))
+        return Conflict(tuple(shown(p) for p in sorted(fights))) if fights else merged
+
+    def _merge_file(self, base: Entry, ours: Entry, theirs: Entry) -> Entry | None:
+        import pygit2
+
+        if any(mode == _LINK for mode, _ in (base, ours, theirs)):
+            return None
+        mode = theirs[0] if ours[0] == base[0] else ours[0]
+        o, a, b = (
+            self._repo.write(pygit2.enums.ObjectType.TREE, b"100644 file\0" + oid) for _, oid in (base, ours, theirs)
+        )
+        found = self._repo.merge_trees(o, a, b)
+        if found.conflicts is not None:
+            return None
+        oid = found["file"].id.raw
+        _sync_file(self.state / "shadow.git" / "objects" / oid.hex()[:2] / oid.hex()[2:], missing_ok=True)
+        return (mode, oid)
+
+
+def shown(path: bytes) -> str:
+    """A path as text that can be printed, stored and sent; bytes that are not UTF-8 are escaped."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+# -- pure helpers ------------------------------------------------------------------------------------------------------
+
+
+def _blob_id(data: bytes) -> bytes:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).digest()
+
+
+def _parse_tree(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    at = 0
+    while at < len(data):
+        space = data.index(b" ", at)
+        end = data.index(b"\0", space)
+        yield int(data[at:space], 8), data[space + 1 : end], data[end + 1 : end + 21]
+        at = end + 21
+
+
+def _differing(a: Mapping[bytes, Entry], b: Mapping[bytes, Entry]) -> set[bytes]:
+    return {path for path, _ in a.items() ^ b.items()}
+
+
+def _file_and_folder(entries: Entries, touched: list[bytes]) -> set[bytes]:
+    """Paths of which one side wants a file and the other a folder."""
+    if not touched:
+        return set()
+    folders = set()
+    for path in entries:
+        here = path.rpartition(b"/")[0]
+        while here and here not in folders:
+            folders.add(here)
+            here = here.rpartition(b"/")[0]
+    return {path for path in folders if path in entries}
+
+
+def _folder_name(task: str) -> str:
+    """A name for the task's folder that every file system takes; ids that already are one stay as they are."""
+    if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", task) and not re.fullmatch(r"con|prn|aux|nul|(com|lpt)\d", task):
+        return task
+    slug = re.sub(r"[^a-z0-9_-]+", "-", task.lower()).strip("-")[:40]
+    return f"{slug or 'task'}-{hashlib.sha1(task.encode('utf-8', 'replace'), usedforsecurity=False).hexdigest()[:10]}"
+
+
+def _mode(found: os.stat_result, before: Entry | None) -> int:
+    if stat.S_ISLNK(found.st_mode):
+        return _LINK
+    if sys.platform == "win32":  # it has no such bit: what it was, it stays
+        return before[0] if before is not None and before[0] == _PROGRAM else _FILE
+    return _PROGRAM if found.st_mode & stat.S_IXUSR else _FILE
+
+
+def _knowing(path: bytes, mode: int, found: os.stat_result, oid: bytes) -> _Known:
+    return _Known(path, mode, found.st_size, found.st_mtime_ns, _ctime(found), found.st_ino, oid)
+
+
+def _ctime(found: os.stat_result) -> int:
+    return 0 if sys.platform == "win32" else found.st_ctime_ns
+
+
+def _unchanged(old: _Known, found: os.stat_result) -> bool:
+    return (
+        stat.S_ISREG(found.st_mode)
+        and old.size == found.st_size
+        and old.mtime == found.st_mtime_ns
+        and old.ctime == _ctime(found)
+        and old.inode in (0, found.st_ino)
+    )
+
+
+def _read_cache(path: Path) -> dict[bytes, _Known]:
+    """What may be trusted of a stat cache; nothing of one that is missing, damaged or of another version."""
+    try:
+        cache = _decode_cache(path.read_bytes())
+    except (OSError, msgspec.MsgspecError):
+        return {}
+    if cache.version != _CACHE_VERSION:
+        return {}
+    # A file written in the clock tick in which it was read may have changed without showing it. Coarse file systems
+    # (whole seconds) need a wider guard than others.
+    return {
+        k.path: k
+        for k in cache.files
+        if max(k.mtime, k.ctime) < cache.taken - (2_000_000_000 if k.mtime % 1_000_000_000 == 0 else 50_000_000)
+    }
+
+
+def _write_cache(path: Path, taken: int, known: list[_Known]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_bytes(_encode(_Cache(_CACHE_VERSION, taken, known)))
+    _replace(os.fsencode(temporary), os.fsencode(path))
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _ignored_but_tracked(
+    top: bytes, tracked: Collection[bytes], seen: set[bytes], skip: frozenset[bytes]
+) -> Iterator[Found]:
+    for path in tracked:
+        if path in seen or path.split(b"/")[0] in skip or b".git" in path.split(b"/"):
+            continue
+        try:
+            found = os.lstat(os.path.join(top, path))
+        except (OSError, ValueError):
+            continue
+        if (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)) and _crosses(top, path) is None:
+            yield Found(path, found)
+
+
+def _crosses(top: bytes, path: bytes) -> str | None:
+    """Why the way to a path is no chain of plain folders: "link" or "file"; None if it is (or ends early)."""
+    here = top
+    for part in path.split(b"/")[:-1]:
+        here = os.path.join(here, part)
+        try:
+            found = os.lstat(here)
+        except FileNotFoundError:
+            return None
+        if stat.S_ISLNK(found.st_mode):
+            return "link"
+        if not stat.S_ISDIR(found.st_mode):
+            return "file"
+    return None
+
+
+def _crossing(what: str) -> str:
+    if what == "link":
+        return "a folder on the way to it is a symbolic link of yours"
+    return "there is a file of yours where its folder would be"
+
+
+def _clean(top: bytes, entries: Entries, cache: Mapping[bytes, _Known]) -> dict[bytes, os.stat_result]:
+    """Remove everything that is not in `entries` as it should be; what may stay, with its stat."""
+    folders = {b""}
+    for path in entries:
+        here = path.rpartition(b"/")[0]
+        while here and here not in folders:
+            folders.add(here)
+            here = here.rpartition(b"/")[0]
+    kept: dict[bytes, os.stat_result] = {}
+    pending = [b""]
+    while pending:
+        here = pending.pop()
+        try:
+            with os.scandir(os.path.join(top, here) if here else top) as listing:
+                children = list(listing)
+        except PermissionError:
+            os.chmod(os.path.join(top, here), 0o700)
+            with os.scandir(os.path.join(top, here)) as listing:
+                children = list(listing)
+        for child in children:
+            path = here + b"/" + child.name if here else child.name
+            if not here and child.name == b".git":
+                if child.is_dir(follow_symlinks=False):
+                    _remove(child.path)
+            elif child.is_dir(follow_symlinks=False):
+                if path in folders:
+                    if sys.platform != "win32" and child.stat(follow_symlinks=False).st_mode & 0o700 != 0o700:
+                        os.chmod(child.path, 0o700)
+                    pending.append(path)
+                else:
+                    _remove(child.path)
+            else:
+                entry = entries.get(path)
+                found = child.stat(follow_symlinks=False)
+                if entry is not None and _is_as(child.path, found, entry, cache.get(path)):
+                    kept[path] = found
+                else:
+                    _remove(child.path)
+    return kept
+
+
+def _is_as(full: bytes, found: os.stat_result, entry: Entry, known: _Known | None) -> bool:
+    """Whether a file holds exactly that entry; read unless the cache knows it."""
+    mode, oid = entry
+    if found.st_nlink > 1 and not stat.S_ISLNK(found.st_mode):
+        return False  # writing to it would reach a file elsewhere
+    if stat.S_ISLNK(found.st_mode):
+        return mode == _LINK and _blob_id(os.readlink(full)) == oid
+    if not stat.S_ISREG(found.st_mode) or _mode(found, entry) != mode:
+        return False
+    if known is not None and _unchanged(known, found):
+        return known.oid == oid
+    try:
+        with open(full, "rb") as file:
+            return _blob_id(file.read()) == oid
+    except OSError:
+        return False
+
+
+def _make_link(target: bytes, path: bytes) -> bool:
+    """Make a symbolic link; False where the system does not let us, then its target is written as text."""
+    try:
+        os.symlink(os.fsdecode(target) if sys.platform == "win32" else target, path)
+    except (OSError, ValueError, NotImplementedError):
+        if sys.platform == "win32":
+            return False
+        raise
+    return True
+
+
+def _dress(temporary: bytes, full: bytes, *, program: bool) -> None:
+    """Give a new file the permissions of the one it replaces; only the run bit is ours to change."""
+    if sys.platform == "win32":
+        return
+    try:
+        found = os.lstat(full)
+    except FileNotFoundError:
+        plain = stat.S_IMODE(os.lstat(temporary).st_mode)
+        os.chmod(temporary, plain | (plain & 0o444) >> 2 if program else plain)
+        return
+    bits = stat.S_IMODE(found.st_mode) if stat.S_ISREG(found.st_mode) else 0o644
+    if program:
+        bits |= (bits & 0o444) >> 2
+    else:
+        bits &= ~0o111
+    with contextlib.suppress(PermissionError):  # somebody else's file in our folder: it becomes ours
+        os.chown(temporary, found.st_uid, found.st_gid)
+    os.chmod(temporary, bits)
+
+
+def _replace(source: bytes, target: bytes) -> None:
+    """Rename over; on Windows, where an open file cannot be replaced, tried again for about a second."""
+    if sys.platform == "win32":
+        for pause in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4):
+            try:
+                os.replace(source, target)
+            except PermissionError:
+                time.sleep(pause)
+            else:
+                return
+    os.replace(source, target)
+
+
+def _remove(path: bytes) -> None:
+    """Remove a file, a link or a whole folder, also one whose permissions stand in the way."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        if sys.platform == "win32":
+            os.chmod(path, stat.S_IWRITE)
+        os.unlink(path)
+        return
+    try:
+        shutil.rmtree(path)
+    except OSError:
+        for folder, _, names in os.walk(path):
+            os.chmod(folder, 0o700)
+            if sys.platform == "win32":
+                for name in names:
+                    os.chmod(os.path.join(folder, name), stat.S_IWRITE)
+        shutil.rmtree(path)
+
+
+def _remove_empty(top: bytes, folder: bytes) -> None:
+    """Remove folders that a deletion has left empty, upwards."""
+    while folder:
+        try:
+            os.rmdir(os.path.join(top, folder))
+        except OSError:  # not empty, or in use: it stays
+            return
+        folder = os.path.dirname(folder)
+
+
+def _sync_file(path: Path, *, missing_ok: bool = False) -> None:
+    try:
+        handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+        return  # git's objects are read-only, and Windows syncs only what is open for writing
+    except FileNotFoundError:
+        if missing_ok:
+            return
+        raise
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    if sys.platform == "win32":
+        return  # there is no such thing there
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

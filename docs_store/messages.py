@@ -158,6 +158,7 @@ class Message:
     status: Status = Status.OPEN
     round: int = 0  # how often it was opened again
     parts: tuple[str, ...] = ()  # itself, and what joined it while it was unfinished (ids)
+    settled: tuple[str, ...] = ()  # those of them that a report or a person closed while later ones stayed open
     joined: str | None = None  # the message that this one is part of
     holder: int = 0  # the epoch that claimed it
     closer: int = 0  # the epoch whose report closed this round; 0 if a person did
@@ -169,7 +170,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A claimed message with what had joined it by then, and the attempt (1 for the first) in this round."""
+    """A claimed message with what had joined it by then, and the attempt (1 for the first) in this round.
+
+    `parts` are the messages to act on: the message itself and what joined it, less what is settled already.
+    """
 
     message: Message
     parts: tuple[Message, ...]
@@ -226,11 +230,12 @@ class Report:
     posts: tuple[str, ...]  # ids
     tree: str | None
     data: Mapping[str, Any]
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """The present epoch of a phase; `given_up` once the supervisor stopped restarting it (paused is a different thing)."""
+    """The present epoch of a phase; `given_up` once the supervisor stopped restarting it (`paused` is different)."""
 
     number: int = 0
     given_up: bool = False
@@ -252,6 +257,16 @@ class DocumentState:
     by: str = SUPERVISOR
     base: str = ""
     heard: Mapping[int, str] = field(default_factory=dict)
+    bases: tuple[int, ...] = ()  # the last records that set `base`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a history counts by; on record in its first record, so that a replay never changes its mind."""
+
+    hops: int = 20  # messages of a thread before it waits for the user
+    deaths: int = 3  # of workers on one message before it is quarantined
+    ageing: int = 100  # records that a message waits for one more level of priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +281,7 @@ class Question:
     options: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     answered: bool = False
+    answer: str = ""
 
 
 @dataclass(slots=True)
@@ -273,6 +289,7 @@ class State:
     """The replay of a history up to record `n`. Owned by one `Store`; treated as read-only by everybody else."""
 
     store_id: str = ""
+    limits: Limits = field(default_factory=Limits)
     n: int = 0
     hash: str = ""
     at: str = ""
@@ -287,6 +304,8 @@ class State:
     tree: str | None = None  # head of the work branch
     snapshot: str | None = None  # the last snapshot of the user's files
     deliveries: list[Mapping[str, Any]] = field(default_factory=list)
+    unfinished: dict[str, dict[str, None]] = field(default_factory=dict)  # receiver → ids of its unfinished messages
+    finished: dict[str, Report] = field(default_factory=dict)  # "task id.round" → the report of that round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

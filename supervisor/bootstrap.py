@@ -85,11 +85,15 @@ def init(folder: Path) -> InitReport:
 
 
 def _create_documents(workspace: Workspace, topology: Topology, note: Callable[..., None]) -> None:
-    from docs_store.views import template  # noqa: PLC0415 - brings the Markdown parser along
+    """Put the documents' first text on record, then write those that are not there; a file that is there stays."""
+    from docs_store.store import Store  # noqa: PLC0415 - only `init` needs these
+    from docs_store.views import template  # noqa: PLC0415 - and this brings the Markdown parser along
 
+    store = Store.open(workspace.crew, topology=topology, head_file=workspace.head)
+    store.create_documents({document.name: template(document) for document in topology.documents})
     for document in topology.documents:
         path = workspace.crew / document.file
-        note(path, is_new=_create(path, template(document)))
+        note(path, is_new=_create(path, store.text(document.name)))
 
 
 def ignoring(before: bytes) -> bytes:

@@ -11,11 +11,9 @@ import io
 import json
 import re
 import sys
-import unicodedata
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -31,9 +29,22 @@ from rich.text import Text
 
 from .options import Show
 from .status import CrewStatus, PhaseState, PhaseStatus, ShownEvent, Summary, first_line
+from .wording import (
+    clean,
+    clock,
+    duration,
+    plain_summary,
+    shortened,
+    summary_footer,
+    summary_lines,
+    title_of,
+    told,
+    verdict_line,
+)
 
 FRAME: Final = 0.1  # seconds between two looks at whether there is something new to draw
 RECENT: Final = 12  # events kept for the live view
+TIGHT: Final = 60  # columns below which only phase and task are shown
 NARROW: Final = 100  # columns below which the table leaves the state's word to the glyph and the text
 
 # state → (glyph, the same in ASCII, style)
@@ -48,66 +59,12 @@ LOOKS: Final[Mapping[PhaseState, tuple[str, str, str]]] = {
     "stopped": ("·", ".", "dim"),
     "quarantined": ("✕", "X", "bold red"),
 }
-WORDS: Final[Mapping[str, str]] = {
-    "phase_start": "starts",
-    "phase_complete": "done",
-    "phase_error": "failed",
-    "finding": "found",
-    "screenshot": "picture",
-    "log_entry": "says",
-    "audit_complete": "audit",
-}
 STYLES: Final[Mapping[str, str]] = {
     "phase_complete": "green",
     "phase_error": "red",
     "finding": "yellow",
 }
 QUIET: Final = frozenset({"audit_complete", "log_entry"})  # shown with -v only
-
-
-def clean(text: str) -> str:
-    """One harmless line: no terminal escapes, control or direction characters; line breaks become spaces."""
-    if text.isprintable():
-        return text
-    joined = " ".join(part for part in text.split("\n") if part.strip())
-    return "".join(_harmless(char) for char in joined)
-
-
-def _harmless(char: str) -> str:
-    if char == "\t":
-        return " "
-    category = unicodedata.category(char)
-    if category in {"Cc", "Cs", "Zl", "Zp"}:
-        return "\N{REPLACEMENT CHARACTER}"
-    return "" if category == "Cf" else char
-
-
-def clock(timestamp: float) -> str:
-    """The local time of day; dashes for what is no time."""
-    try:
-        return datetime.fromtimestamp(timestamp).astimezone().strftime("%H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return "--:--:--"
-
-
-def duration(seconds: float) -> str:
-    """12 s, 3:05, 2:00:01, 3 d 04:10."""
-    whole = int(max(seconds, 0))
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours:02}:{minutes:02}"
-    if hours:
-        return f"{hours}:{minutes:02}:{rest:02}"
-    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
-
-
-def told(event: ShownEvent) -> str:
-    """What the event says, as a person would: `found F401 …`, `fixing 40 % …`."""
-    word = WORDS.get(event.type) or (event.step if event.type == "progress" else event.type.replace("_", " "))
-    pct = f"{event.pct} %" if event.type == "progress" and event.pct else ""
-    return " ".join(part for part in (clean(word), pct, clean(event.detail)) if part)
 
 
 def render(
@@ -132,13 +89,14 @@ class _CrewView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         plain = options.ascii_only if self.ascii_only is None else self.ascii_only
         wide = options.max_width >= NARROW
-        parts: list[RenderableType] = [self._table(wide=wide, plain=plain)]
+        tight = options.max_width < TIGHT
+        parts: list[RenderableType] = [self._table(wide=wide, tight=tight, plain=plain)]
         height = console.size.height if console.is_terminal else 40
         room = max(0, min(RECENT, height - len(self.status.phases) - 7))
         shown = self.recent[-room:] if room else ()
         if shown:
             parts += [Text(), *(self._line(event) for event in shown)]
-        head = Text.assemble(("Phase Supervisor", "bold"), "  ", (clean(_short(self.status.workspace, 48)), "dim"))
+        head = Text.assemble(("Phase Supervisor", "bold"), "  ", (clean(shortened(self.status.workspace, 48)), "dim"))
         yield Panel(
             Group(*parts),
             box=ROUNDED,
@@ -150,13 +108,19 @@ class _CrewView:
             padding=(0, 1),
         )
 
-    def _table(self, *, wide: bool, plain: bool) -> Table:
+    def _table(self, *, wide: bool, tight: bool, plain: bool) -> Table:
         table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("", width=1)
         table.add_column("Phase", no_wrap=True, min_width=9)
         if wide:
             table.add_column("State", no_wrap=True, width=11)
         table.add_column("Task", ratio=1, no_wrap=True, overflow="ellipsis")
+        if tight:
+            for phase in self.status.phases.values():
+                glyph, letter, style = LOOKS[phase.state]
+                doing = _doing(phase, style, wide=False, plain=plain)
+                table.add_row(Text(letter if plain else glyph, style=style), Text(clean(phase.title)), doing)
+            return table
         table.add_column("Progress", width=16 if wide else 10, no_wrap=True)
         table.add_column("", width=5, justify="right", no_wrap=True)
         table.add_column("Restarts" if wide else ("R" if plain else "↻"), justify="right", no_wrap=True)
@@ -180,7 +144,7 @@ class _CrewView:
     def _line(self, event: ShownEvent) -> Text:
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(clock(event.timestamp), style="dim")
-        line.append(f" {_title(event.phase, self.status):<10} ", style="cyan")
+        line.append(f" {title_of(event.phase, self.status):<10} ", style="cyan")
         line.append(told(event), style=STYLES.get(event.type, ""))
         return line
 
@@ -209,75 +173,6 @@ def _doing(phase: PhaseStatus, style: str, *, wide: bool, plain: bool) -> Text:
 
 def _percent(pct: int) -> int:
     return max(0, min(100, pct))
-
-
-def _title(key: str, status: CrewStatus | None) -> str:
-    phase = status.phases.get(key) if status else None
-    title = phase.title if phase else "QA" if key == "qa" else key.capitalize() or "Supervisor"
-    return clean(title)[:10]
-
-
-def _short(path: str, most: int) -> str:
-    return path if len(path) <= most else "…" + path[-(most - 1) :]
-
-
-def summary_lines(summary: Summary) -> list[tuple[str, list[str]]]:
-    """The closing summary as (heading, lines), in the order in which a person wants to know."""
-    groups: list[tuple[str, list[str]]] = []
-
-    def group(word: str, lines: Iterable[str]) -> None:
-        listed = [clean(line) for line in lines]
-        if listed:
-            groups.append((f"{word} ({len(listed)})", listed))
-
-    group("Found", summary.found)
-    group("Fixed", summary.fixed)
-    group("Implemented", summary.implemented)
-    group("Approved by QA", summary.approved)
-    group("Delivered into your files", summary.delivered)
-    group("Not delivered: you changed these files meanwhile", summary.conflicts)
-    group(
-        "Waiting for you",
-        (
-            f"{item.id}  {item.phase or item.about}: {first_line(item.text)}"
-            + (f" -> {first_line(item.request)}" if item.request else "")
-            for item in summary.waiting
-        ),
-    )
-    group("Held", (f"{key} is paused or was given up" for key in summary.held))
-    return groups
-
-
-def verdict_line(summary: Summary) -> str:
-    """How it ended, in one sentence."""
-    rest = summary.open - sum(item.what != "question" for item in summary.waiting)
-    reasons = []
-    if summary.waiting:
-        count = len(summary.waiting)
-        reasons.append("one thing waits for you" if count == 1 else f"{count} things wait for you")
-    if rest > 0:
-        reasons.append("one task is open" if rest == 1 else f"{rest} tasks are open")
-    if summary.held:
-        reasons.append(f"{', '.join(summary.held)} held")
-    if summary.verdict is not True:
-        reasons.append("QA has not approved" if summary.verdict is False else "QA has not spoken")
-    if summary.exit == 130:
-        return "Interrupted; everything is on record, and the next run goes on from here."
-    if summary.exit == 0:
-        return "Done, and approved by QA."
-    return f"Not finished: {', '.join(reasons)}." if reasons else f"Ended with exit code {int(summary.exit)}."
-
-
-def summary_footer(summary: Summary) -> list[str]:
-    """Where to read it all, and what to type next."""
-    lines = [f"Read it in {summary.where}/: QA_WRITE.md, DEBUG_WRITE.md, DEVELOPER_WRITE.md, PLANNING_WRITE.md"]
-    if summary.waiting:
-        lines.append(f'Answer with: supervisor answer {summary.waiting[0].id} "…"   (all: supervisor inbox)')
-    if summary.delivered:
-        lines.append("See what was changed: supervisor changes   (take it back: supervisor undo TASK)")
-    if summary.restarts:
-        lines.append(f"Workers were restarted {summary.restarts} times; supervisor events shows when")
-    return lines
 
 
 def summary_panel(summary: Summary, *, most: int = 8) -> RenderableType:
@@ -361,7 +256,7 @@ class PlainView:
     async def show(self, events: AsyncIterator[ShownEvent], status: Callable[[], CrewStatus]) -> None:
         async for event in events:
             if self._verbose or self._is_news(event):
-                title = _title(event.phase, status())
+                title = title_of(event.phase, status())
                 await self._out.line(f"{clock(event.timestamp)} {title:<10} {told(event)}".rstrip())
 
     def _is_news(self, event: ShownEvent) -> bool:
@@ -387,14 +282,6 @@ class JsonView:
 
     def close(self, summary: Summary) -> None:
         """Nothing: what reads this expects events only."""
-
-
-def plain_summary(summary: Summary) -> list[str]:
-    """The closing summary as lines of text."""
-    lines = ["", verdict_line(summary)]
-    for heading, items in summary_lines(summary):
-        lines += [f"{heading}:", *(f"  {item}" for item in items)]
-    return [*lines, "", *summary_footer(summary)]
 
 
 class _Out:
@@ -424,6 +311,8 @@ def view_for(show: Show, *, out: IO[str] | None = None, verbose: int = 0) -> Vie
     stream = out if out is not None else sys.stdout
     if show == "json":
         return JsonView(stream)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")  # a terminal that does not know a character shows a question mark
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if show == "live" or (show == "auto" and console.is_terminal and not console.is_dumb_terminal):
         return LiveView(console, verbose=verbose)

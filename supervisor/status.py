@@ -106,17 +106,23 @@ class CrewStatus:
         )
 
 
-def at_rest(workspace: str, topology: Topology, state: State | None) -> CrewStatus:
-    """The status of a crew that nobody supervises: all that the history knows of it."""
+def at_rest(workspace: str, topology: Topology, state: State | None, *, pid: int | None = None) -> CrewStatus:
+    """The status of a crew that nobody supervises, or whose supervisor (`pid`) has not said anything yet."""
     phases = {}
     for phase in topology.phases:
         epoch = state.epochs.get(phase.key) if state else None
         phases[phase.key] = PhaseStatus(
             title=phase.title,
             epoch=epoch.number if epoch else 0,
-            state="quarantined" if epoch and epoch.given_up else "paused" if epoch and epoch.paused else "stopped",
+            state="quarantined"
+            if epoch and epoch.given_up
+            else "paused"
+            if epoch and epoch.paused
+            else "starting"
+            if pid
+            else "stopped",
         )
-    return CrewStatus(workspace=workspace, phases=phases, head=state.n if state else 0)
+    return CrewStatus(workspace=workspace, pid=pid, phases=phases, head=state.n if state else 0)
 
 
 def save_status(workspace: Workspace, status: CrewStatus) -> None:
@@ -215,7 +221,7 @@ class Summary:
     conflicts: tuple[str, ...] = ()
     open: int = 0
     restarts: int = 0
-    verdict: bool | None = None  # QA's last word; None if it has not spoken
+    unapproved: int = 0  # changes made that QA has not approved
     held: tuple[str, ...] = ()  # phases paused or given up
     where: str = "crew"
     exit: Exit = Exit.WORK_REMAINS
@@ -229,13 +235,15 @@ def summarise(
     *,
     since: int = 0,
     restarts: int = 0,
+    unapproved: int = 0,
     where: str = "crew",
     topology: Topology = DEFAULT,
     interrupted: bool = False,
 ) -> Summary:
     """What happened after record `since`, and the exit code by outcome (SPEC §6).
 
-    What waits for the user and what is open counts whenever it was posted.
+    What waits for the user and what is open counts whenever it was posted. `unapproved` is the number of changes
+    that QA has not approved, which the documents alone do not say.
     """
     recent = [message for message in state.messages.values() if message.n > since]
     phases = {phase.key for phase in topology.phases}
@@ -254,21 +262,13 @@ def summarise(
         conflicts=_files(deliveries, "conflicts"),
         open=sum(m.status in UNFINISHED and m.section == "tasks" for m in state.messages.values()),
         restarts=restarts,
-        verdict=verdict(state),
+        unapproved=unapproved,
         held=held,
         where=where,
     )
-    good = not result.open and not result.waiting and not held and bool(result.verdict)
+    good = not result.open and not result.waiting and not held and not unapproved
     code = Exit.INTERRUPTED if interrupted else Exit.DONE if good else Exit.WORK_REMAINS
     return replace(result, exit=code)
-
-
-def verdict(state: State) -> bool | None:
-    """QA's last word: of the last report that says whether it approved, or of an approval among the messages."""
-    for report in reversed(state.reports):
-        if "approved" in report.data:
-            return bool(report.data["approved"])
-    return True if any(message.kind == "Approved" for message in state.messages.values()) else None
 
 
 def _threads(state: State, messages: Iterable[Message]) -> tuple[str, ...]:

@@ -1,0 +1,83 @@
+"""How a command gets at a workspace: its paths, configuration, documents and events, with or without a supervisor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from supervisor.config import Config
+from supervisor.exits import UsageError
+from supervisor.workspace import Workspace, WorkspaceBusyError, WorkspaceLock, find, holder
+
+if TYPE_CHECKING:
+    from docs_store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the options before the command say. `folder` is where the search for the workspace begins."""
+
+    folder: Path
+    verbose: int = 0
+
+    def workspace(self) -> Workspace:
+        """The workspace of this folder; refuses one of a newer release."""
+        workspace = find(self.folder)
+        if workspace.state.is_dir():
+            workspace.check_format()
+        return workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A workspace with its documents."""
+
+    workspace: Workspace
+    config: Config
+    store: Store
+
+    def phase(self, word: str) -> str:
+        """The key of the phase that the user means, in any case; raises `UsageError`."""
+        wanted = word.casefold()
+        for phase in self.config.topology.phases:
+            if wanted in {phase.key, phase.title.casefold(), phase.prefix.casefold()}:
+                return phase.key
+        known = ", ".join(phase.key for phase in self.config.topology.phases)
+        raise UsageError(f"there is no phase named {word!r}; there are: {known}")
+
+
+@contextmanager
+def opened(session: Session, *, writes: bool = False) -> Iterator[Opened]:
+    """The workspace with its store; after something was written, the documents are brought up to date.
+
+    A running supervisor does that itself; without one we do, holding its lock for that moment.
+    """
+    from docs_store.store import Store  # noqa: PLC0415 - for the commands that need it
+
+    workspace = session.workspace()
+    config = workspace.read_config()
+    if writes:
+        workspace.make_folders()
+    store = Store.open(workspace.crew, topology=config.topology, head_file=workspace.head)
+    yield Opened(workspace, config, store)
+    if writes:
+        show_in_documents(workspace, store)
+
+
+def show_in_documents(workspace: Workspace, store: Store) -> None:
+    """Bring the Markdown files up to date, unless a supervisor runs: it sees to that by itself."""
+    from docs_store.reconcile import Reconciler  # noqa: PLC0415 - the same
+
+    if holder(workspace) is not None:
+        return
+    try:
+        with WorkspaceLock(workspace).acquire():
+            reconciler = Reconciler(store, workspace.crew)
+            reconciler.start()
+            reconciler.step(time.monotonic())
+    except WorkspaceBusyError:
+        return  # one has started in between

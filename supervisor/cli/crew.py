@@ -1,0 +1,191 @@
+"""The commands about the crew as a whole: making a workspace, running it, looking at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from supervisor.exits import Exit, UsageError
+from supervisor.options import RunOptions, Show
+
+from .access import Session
+from .output import columns, say, say_json
+
+if TYPE_CHECKING:
+    from supervisor.status import CrewStatus
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def init(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="The repository; default: this folder.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a repository a workspace: supervisor.toml, the documents in crew/, .gitignore lines. Overwrites nothing."""
+    from supervisor.bootstrap import init as make  # noqa: PLC0415 - brings the Markdown parser along
+
+    session: Session = ctx.obj
+    report = make(session.folder / folder if folder else session.folder)
+    if as_json:
+        say_json(
+            {
+                "root": str(report.root),
+                "created": list(report.created),
+                "changed": list(report.changed),
+                "kept": list(report.kept),
+            }
+        )
+        return
+    for word, paths in (("created", report.created), ("changed", report.changed), ("kept", report.kept)):
+        say(*(f"{word:>8}  {path}" for path in paths))
+    say(
+        "",
+        f"{report.root} is a workspace. Next:",
+        "  1. say what you want in crew/MASTER_PLAN.md, crew/PRIMARY_OBJECTIVES.md and crew/TERTIARY_OBJECTIVES.md",
+        "  2. supervisor run --until-idle",
+    )
+
+
+def run(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="The workspace; default: this folder's.")
+    ] = None,
+    *,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when there is nothing left that the crew can do.")
+    ] = False,
+    use_queue_ipc: Annotated[
+        bool, typer.Option("--use-queue-ipc", help="Send events by the queue, whatever else is configured.")
+    ] = False,
+    use_stdout: Annotated[
+        bool, typer.Option("--use-stdout", help="Send events as marker lines on standard output.")
+    ] = False,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="-v shows every event, -vv tracebacks of errors too.")
+    ] = 0,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Readable lines instead of the live view (the default without a terminal).")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per event instead of the live view.")
+    ] = False,
+) -> None:
+    """Run the crew in the foreground, until Ctrl-C or, with --until-idle, until it has done what it can.
+
+    Exit codes: 0 done and approved by QA, 1 work remains or waits for you (supervisor inbox), 75 a supervisor is
+    running here already, 78 supervisor.toml has mistakes, 130 interrupted.
+    """
+    if plain and as_json:
+        raise UsageError("--plain and --json exclude each other; choose one")
+    from supervisor.bootstrap import require_trust  # noqa: PLC0415 - keeps `--help` quick
+    from supervisor.console import view_for  # noqa: PLC0415 - the same
+    from supervisor.crew import run_workspace  # noqa: PLC0415 - the same
+
+    session: Session = ctx.obj
+    start = Session(session.folder / folder) if folder else session
+    workspace = start.workspace()
+    require_trust(workspace, workspace.read_config())
+    level = max(verbose, session.verbose)
+    show: Show = "json" if as_json else "plain" if plain else "auto"
+    options = RunOptions(
+        workspace=workspace.root,
+        until_idle=until_idle,
+        use_queue_ipc=use_queue_ipc,
+        use_stdout=use_stdout,
+        verbose=level,
+        show=show,
+    )
+    raise typer.Exit(run_workspace(options, view_for(show, verbose=level)))
+
+
+def status(ctx: typer.Context, *, as_json: AsJson = False) -> None:
+    """Show what each phase is doing. Exit code 3 when no supervisor runs here."""
+    from supervisor.status import at_rest, load_status  # noqa: PLC0415 - keeps `--help` quick
+    from supervisor.workspace import holder  # noqa: PLC0415 - the same
+
+    from .access import opened  # noqa: PLC0415 - the same
+
+    session: Session = ctx.obj
+    workspace = session.workspace()
+    pid = holder(workspace)
+    said = load_status(workspace)
+    if pid is None or said is None or said.pid != pid:
+        if workspace.history.is_dir():
+            with opened(session) as found:
+                now = at_rest(str(workspace.root), found.config.topology, found.store.state, pid=pid)
+        else:
+            now = at_rest(str(workspace.root), workspace.read_config().topology, None, pid=pid)
+    else:
+        now = said
+    if as_json:
+        say_json(now.as_json())
+    else:
+        _say_status(now)
+    if pid is None:
+        raise typer.Exit(Exit.NONE_RUNNING)
+
+
+def _say_status(now: CrewStatus) -> None:
+    where = now.workspace
+    say(
+        f"supervisor {now.pid} runs in {where}"
+        if now.pid
+        else f"no supervisor runs in {where}; supervisor run starts one"
+    )
+    rows = [("PHASE", "STATE", "", "RESTARTS", "VIA", "TASK")]
+    rows += [
+        (
+            phase.title,
+            phase.state,
+            f"{phase.pct} %" if phase.state == "working" else "",
+            str(phase.restarts),
+            phase.mode or "-",
+            " ".join(part for part in (phase.step, phase.text or phase.detail) if part),
+        )
+        for phase in now.phases.values()
+    ]
+    say(*columns(rows))
+    queue = f", queue {now.queue_depth}/{now.queue_capacity}" if now.queue_capacity else ""
+    say(f"record {now.head}{queue}" + "".join(f", {name} {count}" for name, count in now.counters.items()))
+
+
+def trust(ctx: typer.Context, *, as_json: AsJson = False) -> None:
+    """Agree to the commands and code that this workspace's supervisor.toml names; they run as you."""
+    from supervisor.bootstrap import trust as agree  # noqa: PLC0415 - keeps `--help` quick
+
+    session: Session = ctx.obj
+    workspace = session.workspace()
+    config = workspace.read_config()
+    commands = config.commands()
+    is_new = agree(workspace, config)
+    if as_json:
+        say_json({"workspace": str(workspace.root), "commands": list(commands), "new": is_new})
+    elif not commands:
+        say(f"{workspace.config} names no commands or code of its own; there is nothing to trust.")
+    else:
+        say("These will be run as you:" if is_new else "Trusted already:", *(f"  {command}" for command in commands))
+
+
+def doctor(ctx: typer.Context, *, as_json: AsJson = False) -> None:
+    """Check what a run needs (Python, SQLite, disk, permissions, tests, documents), and say what to do."""
+    from supervisor.doctor import examine  # noqa: PLC0415 - keeps `--help` quick
+
+    session: Session = ctx.obj
+    checks = examine(session.folder)
+    if as_json:
+        say_json([check.as_json() for check in checks])
+    else:
+        marks = {"ok": "ok", "warning": "note", "error": "WRONG"}
+        say(*columns((marks[check.level], check.name, check.text) for check in checks))
+        for check in checks:
+            if check.fix:
+                say(f"{check.name}: {check.fix}")
+    if any(check.level == "error" for check in checks):
+        raise typer.Exit(Exit.WORK_REMAINS)

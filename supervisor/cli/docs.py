@@ -1,0 +1,228 @@
+"""The commands about the documents' history: show, log, diff, trace, verify, export-git."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from supervisor.exits import Exit, UsageError
+from supervisor.status import first_line
+from supervisor.wording import clean
+
+from .access import Opened, Session, opened
+from .crew import AsJson
+from .output import columns, harmless, say, say_json
+from .work import when
+
+if TYPE_CHECKING:
+    from docs_store.replay import Record
+
+app = typer.Typer(no_args_is_help=True, help="The documents: what they say, who wrote what when, whether all is whole.")
+
+Name = Annotated[str, typer.Argument(metavar="DOCUMENT", help="Such as QA_READ or MASTER_PLAN, with or without .md.")]
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    document: Name,
+    *,
+    at: Annotated[int | None, typer.Option("--at", metavar="N", help="As it was after record N.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a document, as it is on record now or was after record N."""
+    session: Session = ctx.obj
+    with opened(session) as found:
+        name = document_name(found, document)
+        text = text_at(found, name, at)
+        n = found.store.head if at is None else at
+    if as_json:
+        say_json({"document": name, "record": n, "text": text})
+    else:
+        say(harmless(text.rstrip("\n")))
+
+
+@app.command()
+def log(
+    ctx: typer.Context,
+    document: Annotated[str | None, typer.Argument(metavar="[DOCUMENT]", help="Only what touched this one.")] = None,
+    *,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="So many of the latest records.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show who wrote what when: the history's records, the latest last."""
+    session: Session = ctx.obj
+    with opened(session) as found:
+        name = document_name(found, document) if document else None
+        entries = [(record, touched) for record, touched in history(found) if name is None or name in touched][-limit:]
+    rows = []
+    for record, touched in entries:
+        if as_json:
+            say_json(
+                {
+                    "n": record.n,
+                    "at": record.at,
+                    "by": record.by,
+                    "epoch": record.epoch,
+                    "kind": record.kind,
+                    "documents": list(touched),
+                    "hash": record.hash,
+                    "data": dict(record.data),
+                }
+            )
+        else:
+            rows.append((str(record.n), when(record.at), record.by, record.kind, ", ".join(touched), gist(record.data)))
+    say(*(columns(rows) if rows else []))
+
+
+def gist(data: Any) -> str:
+    """The line of a record's data that tells a person most."""
+    for key in ("detail", "text", "reason", "note", "task", "document"):
+        value = data.get(key)
+        if isinstance(value, str) and value.strip():
+            return clean(first_line(value))[:100]
+        if key == "text" and isinstance(data.get("message"), dict):
+            return gist(data["message"])
+    return ""
+
+
+@app.command()
+def diff(
+    ctx: typer.Context,
+    document: Name,
+    older: Annotated[int | None, typer.Argument(metavar="[A]", help="Default: before the last change.")] = None,
+    newer: Annotated[int | None, typer.Argument(metavar="[B]", help="A record's number; default: now.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show how a document changed between two records; by default, its last change."""
+    session: Session = ctx.obj
+    with opened(session) as found:
+        name = document_name(found, document)
+        end = found.store.head if newer is None else newer
+        if older is None:
+            last = [record.n for record, touched in history(found, until=end) if name in touched]
+            older = last[-1] - 1 if last else 0
+        before, after = text_at(found, name, older), text_at(found, name, end)
+    lines = difflib.unified_diff(
+        before.split("\n"), after.split("\n"), f"{name}.md@{older}", f"{name}.md@{end}", lineterm="", n=2
+    )
+    text = "\n".join(lines)
+    if as_json:
+        say_json({"document": name, "from": older, "to": end, "diff": text})
+    elif text:
+        say(harmless(text))
+    else:
+        say(f"{name}.md is the same at record {older} and at record {end}.")
+
+
+@app.command()
+def trace(
+    ctx: typer.Context,
+    message: Annotated[str, typer.Argument(metavar="ID", help="A message, or a thread.")],
+    *,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="A Mermaid sequence diagram.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the story of a message's thread: who asked whom for what, and what came of it."""
+    from docs_store import trace as tracing  # noqa: PLC0415 - keeps `--help` quick
+
+    session: Session = ctx.obj
+    with opened(session) as found:
+        state = found.store.state
+        thread = state.messages[message].thread if message in state.messages else message
+        if thread not in state.threads:
+            raise UsageError(
+                f"there is no message or thread {message!r}; ids stand in the documents (<!-- id:… -->) and in "
+                "`supervisor docs log --json`"
+            )
+        if as_json:
+            say_json(tracing.as_json(state, thread))
+        elif mermaid:
+            say(harmless(tracing.mermaid(state, thread, found.config.topology)))
+        else:
+            say(harmless(tracing.text(state, thread, found.config.topology)))
+
+
+@app.command()
+def verify(ctx: typer.Context, *, as_json: AsJson = False) -> None:
+    """Check the whole history, record by record; names the first bad one. Exit code 1 if there is one."""
+    session: Session = ctx.obj
+    with opened(session) as found:
+        verdict = found.store.verify()
+    if as_json:
+        say_json(
+            {
+                "ok": verdict.ok,
+                "records": verdict.n,
+                "problem": verdict.problem,
+                "bad": verdict.bad,
+                "file": str(verdict.file) if verdict.file else None,
+            }
+        )
+    elif verdict.ok:
+        say(f"The history is whole: {verdict.n} records.")
+    else:
+        say(f"The history is whole up to record {verdict.n}; after that: {clean(verdict.problem)}")
+        say("Nothing is written to it until that is settled: put crew/.history back from a backup, or keep it aside.")
+    if not verdict.ok:
+        raise typer.Exit(Exit.WORK_REMAINS)
+
+
+@app.command("export-git")
+def export_git(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet, or is empty.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Write the documents' history as a git repository, one commit per record, for sharing and for git's tools."""
+    from supervisor.export import export  # noqa: PLC0415 - brings pygit2 along
+
+    session: Session = ctx.obj
+    target = session.folder / folder
+    with opened(session) as found:
+        count = export(found.store, found.config.topology, target)
+    if as_json:
+        say_json({"folder": str(target), "commits": count})
+    else:
+        say(f"{target} has {count} commits; look with: git -C {target} log --stat")
+
+
+def document_name(found: Opened, word: str) -> str:
+    """The document that the user means, in any case; raises `UsageError` with the names there are."""
+    wanted = word.upper().removesuffix(".MD").removeprefix("CREW/")
+    names = [document.name for document in found.config.topology.documents]
+    if wanted not in names:
+        raise UsageError(f"there is no document named {word!r}; there are: {', '.join(names)}")
+    return wanted
+
+
+def text_at(found: Opened, name: str, n: int | None) -> str:
+    """The document's text after record n; "" before it was on record."""
+    from docs_store.views import render  # noqa: PLC0415 - brings the Markdown parser along
+
+    if n is None or n == found.store.head:
+        return found.store.text(name)
+    if not 0 <= n <= found.store.head:
+        raise UsageError(f"there is no record {n}; the history goes from 1 to {found.store.head}")
+    state = found.store.state_at(n)
+    known = state.documents.get(name)
+    return render(found.config.topology, found.config.topology.document(name), state) if known else ""
+
+
+def history(found: Opened, *, until: int | None = None) -> Iterator[tuple[Record, tuple[str, ...]]]:
+    """Each record with the documents that it touched, oldest first."""
+    from docs_store.messages import State  # noqa: PLC0415 - keeps the start quick
+    from docs_store.replay import apply  # noqa: PLC0415 - the same
+
+    state = State()
+    for record in found.store.records():
+        if until is not None and record.n > until:
+            return
+        apply(state, record, found.config.topology)
+        yield record, tuple(name for name, document in state.documents.items() if document.n == record.n)

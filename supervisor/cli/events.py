@@ -1,0 +1,66 @@
+"""`supervisor events`: what happened, from the journal, with filters; and what goes on happening."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from supervisor.exits import UsageError
+from supervisor.wording import clock, title_of, told
+
+from .access import Session
+from .output import say
+
+if TYPE_CHECKING:
+    from supervisor.journal import StoredEvent
+
+BATCH = 1000
+LOOK_AGAIN = 0.25  # seconds between two looks of --follow
+
+
+def events(
+    ctx: typer.Context,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as things happen; Ctrl-C ends.")] = False,
+    since: Annotated[str | None, typer.Option("--since", metavar="CURSOR", help="Only what came later.")] = None,
+    phase: Annotated[str | None, typer.Option("--phase", help="Only this phase's.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only this type, such as finding or phase_error.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Show what happened, oldest first. Works whether or not the crew runs."""
+    session: Session = ctx.obj
+    workspace = session.workspace()
+    if phase is not None:
+        config = workspace.read_config()
+        known = [known.key for known in config.topology.phases]
+        if phase.lower() not in known:
+            raise UsageError(f"there is no phase named {phase!r}; there are: {', '.join(known)}")
+        phase = phase.lower()
+    from supervisor.journal import Journal  # noqa: PLC0415 - keeps `--help` quick
+
+    cursor = since
+    if not workspace.journal.exists() and not follow:
+        return
+    with Journal.reader(workspace.journal) as journal:
+        while True:
+            batch = journal.read(after=cursor, limit=BATCH, phase=phase, type=type_)
+            for event in batch:
+                show(event, as_json=as_json)
+                cursor = event.cursor
+            if not batch:
+                if not follow:
+                    return
+                time.sleep(LOOK_AGAIN)
+            sys.stdout.flush()
+
+
+def show(event: StoredEvent, *, as_json: bool) -> None:
+    """One line: SPEC §6's object, or words."""
+    if as_json:
+        say(json.dumps(event.as_json()))
+    else:
+        say(f"{clock(event.timestamp)} {title_of(event.phase, None):<10} {told(event)}".rstrip())

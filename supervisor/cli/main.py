@@ -1,0 +1,149 @@
+"""The command line: its commands, and what becomes of errors. What each command does is in the modules beside this one.
+
+Commands parse, call and print; heavy modules are imported inside them, so that `--help` and `--version` are quick.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from supervisor.exits import Exit, UserError
+
+from . import crew, docs, events, work
+from .access import Session
+from .output import harmless, warn
+
+RUNNING = "Running"
+WORKING = "Your side of the work"
+LOOKING = "Looking"
+
+app = typer.Typer(
+    name="supervisor",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's way to call
+    if value:
+        from importlib.metadata import version  # noqa: PLC0415 - reads files
+
+        typer.echo(f"phase-supervisor {version('phase-supervisor')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    *,
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-C", metavar="DIR", help="Act as if started in this folder.")
+    ] = Path(),
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="-vv shows tracebacks of errors.")] = 0,
+    version: Annotated[  # noqa: ARG001 - its callback acts
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Supervise a crew of four - Planning, Developer, QA, Debugging - working on your repository.
+
+    Begin with `supervisor init` in your repository and say what you want in crew/MASTER_PLAN.md.
+
+    Then: `supervisor run --until-idle`
+    """
+    ctx.obj = Session(workspace, verbose)
+
+
+app.command(rich_help_panel=RUNNING)(crew.init)
+app.command(rich_help_panel=RUNNING)(crew.run)
+app.command(rich_help_panel=RUNNING)(work.pause)
+app.command(rich_help_panel=RUNNING)(work.resume)
+app.command(rich_help_panel=RUNNING)(crew.trust)
+app.command(rich_help_panel=RUNNING)(crew.doctor)
+app.command(rich_help_panel=WORKING)(work.task)
+app.command(rich_help_panel=WORKING)(work.inbox)
+app.command(rich_help_panel=WORKING)(work.answer)
+app.command(rich_help_panel=WORKING)(work.changes)
+app.command(rich_help_panel=WORKING)(work.undo)
+app.command(rich_help_panel=LOOKING)(crew.status)
+app.command(rich_help_panel=LOOKING)(events.events)
+app.add_typer(docs.app, name="docs", rich_help_panel=LOOKING)
+
+
+def run_cli(arguments: Sequence[str]) -> int:
+    """Run one command and say how it ended; every error becomes a sentence and a code of `Exit`."""
+    try:
+        app(list(arguments), prog_name="supervisor")
+    except SystemExit as error:  # how typer says that it is done
+        return error.code if isinstance(error.code, int) else Exit.DONE
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()  # whoever read us has seen enough
+        return Exit.DONE
+    except Exception as error:  # noqa: BLE001 - the last stop before the user
+        if _verbosity(arguments) >= 2:
+            traceback.print_exc()
+        code, text = judged(error)
+        warn(f"supervisor: {harmless(text)}")
+        return code
+    return Exit.DONE
+
+
+def judged(error: Exception) -> tuple[Exit, str]:
+    """The exit code and the words for an error that reached the top."""
+    if isinstance(error, UserError):
+        return error.exit, str(error)
+    from docs_store import errors  # noqa: PLC0415 - only when something went wrong
+
+    codes: dict[type[Exception], Exit] = {
+        errors.LockBusyError: Exit.WORKSPACE_BUSY,
+        errors.StoreUnavailableError: Exit.WORK_REMAINS,
+        errors.DamageError: Exit.CONFIGURATION,
+        errors.NewerFormatError: Exit.CONFIGURATION,
+        errors.UnknownRecordError: Exit.CONFIGURATION,
+        errors.InvalidMessageError: Exit.USAGE,
+        errors.UnknownNameError: Exit.USAGE,
+        errors.NotAllowedError: Exit.USAGE,
+        errors.StoreError: Exit.WORK_REMAINS,
+    }
+    for kind, code in codes.items():
+        if isinstance(error, kind):
+            return code, str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return Exit.WORK_REMAINS, f"{error.filename}: {error.strerror or error}"
+    what = str(error).split("\n")[0]
+    named = f"{type(error).__name__}: {what}" if what else type(error).__name__
+    text = f"internal error, which is our fault: {named}. Once more with -vv shows where; what is on record is safe"
+    return Exit.INTERNAL, text
+
+
+def _verbosity(arguments: Sequence[str]) -> int:
+    """How often -v was given, as far as can be told without the parser, which may be what failed."""
+    short = sum(len(word) - 1 for word in arguments if word.startswith("-v") and set(word[1:]) == {"v"})
+    return short + sum(word == "--verbose" for word in arguments)
+
+
+def _forget_stdout() -> None:
+    """Let the interpreter's last flush go nowhere instead of failing."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError, io.UnsupportedOperation):
+        sys.stdout = io.StringIO()
+
+
+def main() -> NoReturn:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that does not know a character is no reason to fail
+    sys.exit(run_cli(sys.argv[1:]))

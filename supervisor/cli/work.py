@@ -1,0 +1,208 @@
+"""The commands about the work: giving tasks, answering, holding phases, seeing changes and taking them back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from docs_store.messages import KINDS, PRIORITIES, USER, Draft, Kind, Priority
+from supervisor.exits import UsageError
+from supervisor.status import first_line, waiting
+from supervisor.wording import clean
+
+from .access import Session, opened
+from .crew import AsJson
+from .output import columns, harmless, say, say_json
+
+if TYPE_CHECKING:
+    from docs_store.messages import State
+
+# what a task is taken for when its text does not begin with a kind
+USUAL: dict[str, Kind] = {"planning": "Assess", "developer": "Implement", "qa": "Review", "debugging": "Issue"}
+
+
+def task(
+    ctx: typer.Context,
+    text: Annotated[str, typer.Argument(help='What is to be done; may begin with its kind, as in "Issue: …".')],
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="PHASE", help="Which phase gets it.")] = "planning",
+    priority: Annotated[str, typer.Option("--priority", help="HIGH, MEDIUM or LOW.")] = "MEDIUM",
+    as_json: AsJson = False,
+) -> None:
+    """Give the crew a task: it lands in the phase's READ document. Works whether or not the crew runs."""
+    level = next((known for known in PRIORITIES if known == priority.upper()), None)
+    if level is None:
+        raise UsageError(f"there is no priority {priority!r}; there are: {', '.join(PRIORITIES)}")
+    session: Session = ctx.obj
+    with opened(session, writes=True) as found:
+        key = found.phase(to)
+        posted = found.store.post(USER, draft_of(key, text, level))
+        document = found.config.topology.read_document(key).file
+    if as_json:
+        say_json({"id": posted.id, "to": key, "joined": posted.joined, "document": f"crew/{document}"})
+    elif posted.joined:
+        say(f"{posted.id} joined {posted.joined}, which is open about the same, in crew/{document}")
+    else:
+        say(f"{posted.id} is in crew/{document}")
+
+
+def draft_of(to: str, text: str, priority: Priority) -> Draft:
+    """The message that a person's words make; raises `UsageError` where there are none."""
+    word, colon, rest = text.partition(":")
+    kind = next((known for known in KINDS if colon and known == word.strip().capitalize()), None)
+    said = (rest if kind else text).strip()
+    if not said:
+        raise UsageError("the task has no text; say in a sentence what is to be done")
+    return Draft(to=to, kind=kind or USUAL.get(to, "Implement"), text=said, priority=priority)
+
+
+def inbox(ctx: typer.Context, *, as_json: AsJson = False) -> None:
+    """Show what waits for you: blocked and quarantined tasks, questions. Answer with `supervisor answer ID "…"`."""
+    session: Session = ctx.obj
+    with opened(session) as found:
+        items = waiting(found.store.state)
+    if as_json:
+        say_json([item.as_json() for item in items])
+        return
+    if not items:
+        say("Nothing waits for you.")
+    for item in items:
+        whose = f" {item.phase}" if item.phase else ""
+        say(f"{item.id}  [{item.what}{whose}]  since {clean(item.since)}")
+        say(*(f"    {line}" for line in harmless(f"{item.kind}: {item.text}").split("\n")))
+        if item.request:
+            say(*(f"    > {line}" for line in harmless(item.request).split("\n")))
+        if item.options:
+            say(f"    one of: {', '.join(map(clean, item.options))}")
+    if items:
+        say("", f'Answer with: supervisor answer {items[0].id} "…"')
+
+
+def answer(
+    ctx: typer.Context,
+    message: Annotated[
+        str, typer.Argument(metavar="ID", help="As `supervisor inbox` shows it; a unique beginning will do.")
+    ],
+    text: Annotated[str, typer.Argument(help="Your answer; the phase reads it with the task, which opens again.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Answer what waits in the inbox."""
+    session: Session = ctx.obj
+    with opened(session, writes=True) as found:
+        chosen = _one(found.store.state, message)
+        record = found.store.answer(chosen, text)
+    if as_json:
+        say_json({"id": chosen, "record": record})
+    else:
+        say(f"{chosen} is answered (record {record}); the crew goes on with it.")
+
+
+def _one(state: State, beginning: str) -> str:
+    """The id that begins so among what waits; an exact one may be of anything."""
+    if beginning in state.messages or beginning in state.questions:
+        return beginning
+    ids = [item.id for item in waiting(state) if item.id.startswith(beginning)]
+    if len(ids) == 1:
+        return ids[0]
+    if ids:
+        raise UsageError(f"{beginning!r} begins {len(ids)} ids: {', '.join(ids[:5])}; type more of it")
+    raise UsageError(f"nothing with the id {beginning!r} waits; `supervisor inbox` lists what does")
+
+
+PhaseArgument = Annotated[str | None, typer.Argument(metavar="[PHASE]", help="Default: all phases.")]
+
+
+def pause(ctx: typer.Context, phase: PhaseArgument = None, *, as_json: AsJson = False) -> None:
+    """Hold a phase, or all: what is in hand is finished, nothing new is begun. Lasts until `resume`."""
+    _hold(ctx.obj, phase, paused=True, as_json=as_json)
+
+
+def resume(ctx: typer.Context, phase: PhaseArgument = None, *, as_json: AsJson = False) -> None:
+    """Let a held phase, or all, go on."""
+    _hold(ctx.obj, phase, paused=False, as_json=as_json)
+
+
+def _hold(session: Session, phase: str | None, *, paused: bool, as_json: bool) -> None:
+    with opened(session, writes=True) as found:
+        keys = [found.phase(phase)] if phase else [known.key for known in found.config.topology.phases]
+        for key in keys:
+            found.store.pause(key, paused)
+    if as_json:
+        say_json({"phases": keys, "paused": paused})
+    else:
+        say(f"{', '.join(keys)}: {'paused; `supervisor resume` lets them go on' if paused else 'going on'}")
+
+
+def changes(
+    ctx: typer.Context,
+    of: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Show this task's change as a diff.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the crew changed, and what of it is in your files; with a TASK, the change itself."""
+    from supervisor.changes import diff, listed  # noqa: PLC0415 - keeps `--help` quick
+
+    session: Session = ctx.obj
+    with opened(session) as found:
+        made = listed(found.store.state)
+        if of is not None:
+            text = diff(found.workspace, made, of)
+            if as_json:
+                say_json({"task": of, "diff": text})
+            else:
+                say(harmless(text.rstrip("\n")))
+            return
+    if as_json:
+        say_json([change.as_json() for change in made])
+        return
+    if not made:
+        say("The crew has changed nothing yet.")
+        return
+    say(
+        *columns(
+            (
+                change.task,
+                change.phase,
+                change.state,
+                first_line(change.note),
+                ", ".join(change.files),
+            )
+            for change in made
+        )
+    )
+
+
+def undo(
+    ctx: typer.Context,
+    of: Annotated[str, typer.Argument(metavar="TASK", help="As `supervisor changes` shows it.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Take a delivered change back out of your files. Lines you have changed since are left alone, and named."""
+    from supervisor.changes import take_back  # noqa: PLC0415 - keeps `--help` quick
+
+    session: Session = ctx.obj
+    with opened(session, writes=True) as found:
+        done = take_back(found.workspace, found.store, of)
+    if as_json:
+        say_json(done.as_json())
+        if done.conflicts:
+            raise typer.Exit(1)
+        return
+    say(*(f"restored  {clean(path)}" for path in done.files))
+    if not done.files and not done.conflicts:
+        say("Your files do not have that change any more; nothing was to be done.")
+    if done.conflicts:
+        say(*(f"left alone  {clean(problem)}" for problem in done.conflicts))
+        raise typer.Exit(1)
+
+
+def when(iso: str) -> str:
+    """A record's time, as local date and time to the second."""
+    try:
+        return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return clean(iso)

@@ -1,0 +1,177 @@
+"""Checks what a run needs of this machine and this workspace, and says what to do about what is wrong. Changes nothing.
+
+Each check is a function from facts to a `Check`; the facts are gathered here, where they are cheap to get.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .config import Config
+from .exits import UserError
+from .workspace import NoWorkspaceError, Workspace, find, holder, require_writable
+
+LEAST_PYTHON = (3, 11)
+LEAST_FREE = 200 * 1024 * 1024  # bytes; trees, journal and history of a few days
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: "ok", a "warning" (a run works, but …) or an "error" (it does not)."""
+
+    name: str
+    level: Literal["ok", "warning", "error"]
+    text: str
+    fix: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(folder: Path) -> tuple[Check, ...]:
+    """All checks; those of the workspace only where there is one."""
+    checks = [
+        python(sys.version_info[:3]),
+        sqlite(sqlite3.sqlite_version_info),
+        import_name(_installed(), Path(__file__)),
+        *_tools(),
+    ]
+    try:
+        workspace = find(folder)
+    except NoWorkspaceError as error:
+        return (*checks, Check("workspace", "error", str(error), "supervisor init"))
+    return (*checks, *_workspace(workspace))
+
+
+def python(version: tuple[int, int, int]) -> Check:
+    """Whether this interpreter is new enough."""
+    shown = ".".join(map(str, version))
+    if version[:2] < LEAST_PYTHON:
+        return Check("python", "error", f"{shown} is too old", "install Python 3.11 or newer")
+    return Check("python", "ok", f"{shown} at {sys.executable}")
+
+
+def sqlite(version: tuple[int, int, int]) -> Check:
+    """Whether the SQLite below the journal is sound: until 3.51.2 several writers could reset its log at a bad moment.
+
+    We write through one connection, so that it is a remark and no more.
+    """
+    shown = ".".join(map(str, version))
+    if version < (3, 35, 0):
+        return Check("sqlite", "error", f"{shown} is too old", "use a Python built with SQLite 3.35 or newer")
+    return Check("sqlite", "ok", f"{shown} (one writing connection)")
+
+
+def import_name(installed: frozenset[str], here: Path) -> Check:
+    """Whether PyPI's `supervisor` is installed beside us: it has the same import name, and one overwrites the other."""
+    if "supervisor" in installed:
+        return Check(
+            "import name",
+            "error",
+            f"the distribution `supervisor` (supervisord) is here too, with the import name of {here.parent}",
+            "use a virtual environment of its own for one of the two, then reinstall phase-supervisor",
+        )
+    return Check("import name", "ok", "no other distribution named supervisor")
+
+
+def disk(free: int, folder: Path) -> Check:
+    """Whether there is room for trees, journal and history; `free` in bytes."""
+    shown = f"{free / 1024**3:.1f} GB free at {folder}"
+    if free < LEAST_FREE:
+        return Check("disk", "error", shown, "free some space: a full disk pauses the crew")
+    return Check("disk", "ok", shown)
+
+
+def _installed() -> frozenset[str]:
+    names = (distribution.metadata["Name"] for distribution in importlib.metadata.distributions())
+    return frozenset(name.lower() for name in names if name)
+
+
+def _tools() -> Iterator[Check]:
+    for name in ("pytest", "ruff"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Check(name, "error", "is not installed beside the supervisor", f"pip install {name}")
+        else:
+            yield Check(name, "ok", version)
+
+
+def _workspace(workspace: Workspace) -> Iterator[Check]:
+    yield Check("workspace", "ok", str(workspace.root))
+    config: Config | None = None
+    try:
+        config = workspace.read_config()
+    except UserError as error:
+        yield Check("supervisor.toml", "error", str(error), "correct it; `supervisor doctor` checks it again")
+    else:
+        yield Check("supervisor.toml", "ok", "valid")
+        yield trusted(workspace, config)
+    for place in (workspace.root, workspace.crew, workspace.state):
+        yield writable(place)
+    yield disk(shutil.disk_usage(workspace.root).free, workspace.root)
+    if config is not None:
+        yield interpreter(workspace, config)
+    pid = holder(workspace)
+    yield Check("supervisor", "ok", f"runs as process {pid}" if pid else "none runs here now")
+    if config is not None:
+        yield documents(workspace, config)
+
+
+def trusted(workspace: Workspace, config: Config) -> Check:
+    """Whether the configuration's own commands may run."""
+    from .bootstrap import is_trusted  # noqa: PLC0415 - reads the user's state folder
+
+    if is_trusted(workspace, config):
+        return Check("trust", "ok", "nothing to ask" if not config.commands() else "you have agreed to its commands")
+    return Check("trust", "error", f"it names {'; '.join(config.commands())}", "read that, then: supervisor trust")
+
+
+def interpreter(workspace: Workspace, config: Config) -> Check:
+    """Which Python the project's tests run with."""
+    given = config.project.python
+    if given:
+        path = shutil.which(given) or shutil.which(str(workspace.root / given))
+        if path is None:
+            return Check(
+                "project", "error", f"project.python = {given!r} is no program here", "correct supervisor.toml"
+            )
+        return Check("project", "ok", f"tests run with {path}")
+    for name in (".venv", "venv"):
+        for path_in in ("bin/python", "Scripts/python.exe"):
+            if (workspace.root / name / path_in).exists():
+                return Check("project", "ok", f"tests run with {name}/{path_in}")
+    return Check("project", "warning", f"has no .venv: its tests run with the supervisor's own {sys.executable}")
+
+
+def documents(workspace: Workspace, config: Config) -> Check:
+    """Whether the documents' history is whole."""
+    if not workspace.history.is_dir():
+        return Check("documents", "error", f"there is no history in {workspace.crew}", "supervisor init")
+    from docs_store.errors import StoreError  # noqa: PLC0415 - only with a workspace
+    from docs_store.store import Store  # noqa: PLC0415 - the same
+
+    try:
+        store = Store.open(workspace.crew, topology=config.topology, head_file=workspace.head, create=False)
+        verdict = store.verify()
+    except StoreError as error:
+        return Check("documents", "error", str(error), "supervisor docs verify")
+    if not verdict.ok:
+        return Check("documents", "error", verdict.problem, "put crew/.history back from a backup")
+    return Check("documents", "ok", f"{verdict.n} records, all whole")
+
+
+def writable(place: Path) -> Check:
+    """Whether we may write in that folder."""
+    try:
+        require_writable(place)
+    except UserError as error:
+        return Check(f"write {place.name}/", "error", str(error), "see the text; then `supervisor doctor` again")
+    return Check(f"write {place.name}/", "ok", f"{place} can be written to")

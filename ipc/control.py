@@ -144,6 +144,16 @@ class Beat(Up, frozen=True, kw_only=True):
     beats: int = 0
 
 
+class Pulse(Up, frozen=True, kw_only=True):
+    """From a thread of its own while the event loop's beats are overdue: the interpreter runs, the loop does not.
+
+    `blocked` is for how long, in seconds; `where` the main thread's place in the code.
+    """
+
+    blocked: float
+    where: str = ""
+
+
 class WantTurn(Up, frozen=True, kw_only=True):
     """In lock-step: it would look for work now."""
 
@@ -166,7 +176,7 @@ class Trouble(Up, frozen=True, kw_only=True):
 
 
 AnyDown = Assignment | Bell | Ack | Redirect | Switch | Hold | Turn | Stop
-AnyUp = Spare | Ready | Idle | Claimed | Finished | Beat | WantTurn | TurnDone | Trouble
+AnyUp = Spare | Ready | Idle | Claimed | Finished | Beat | Pulse | WantTurn | TurnDone | Trouble
 
 _encoder = msgspec.json.Encoder()
 _down = msgspec.json.Decoder(AnyDown)

@@ -35,6 +35,7 @@ if sys.platform == "win32":
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 
+MARKER_PREFIX = "PHASE_SUPERVISOR_TREE_"  # a key of its own for each tree: one within another carries both
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between looks at processes that are no children of ours
 
 
@@ -191,13 +192,13 @@ async def spawn(
 
     `stdin`, `stdout` and `stderr` are PIPE, DEVNULL, a descriptor, or None to inherit; `marker` is added to `env`
     (None: ours) and finds the tree's members later (None: one of its own). `session=False` gives it a group of its own
-    within our session, so that it stays a part of our own tree. Raises SpawnError.
+    within our session, so that it stays a part of our own tree; the markers of the trees that we are in are carried
+    over in any case. Raises SpawnError.
     """
     ours: list[int] = []
     theirs: list[int] = []
 
-    # A key of its own for each tree: one within another carries both.
-    marker = marker or {f"PHASE_SUPERVISOR_TREE_{secrets.token_hex(8)}": "1"}
+    marker = marker or new_marker()
 
     def end_for(what: int | None, *, writes: bool) -> tuple[int | None, int | None]:
         """What the child gets, and our end of the pipe."""
@@ -213,7 +214,8 @@ async def spawn(
         child_in, write_to = end_for(stdin, writes=False)
         child_out, read_out = end_for(stdout, writes=True)
         child_err, read_err = end_for(stderr, writes=True)
-        environ = {**(os.environ if env is None else env), **marker}
+        carried = {key: value for key, value in os.environ.items() if key.startswith(MARKER_PREFIX)}
+        environ = {**carried, **(os.environ if env is None else env), **marker}
 
         def start() -> subprocess.Popen[bytes]:
             return _popen(cmd, child_in, child_out, child_err, cwd=cwd, environ=environ, session=session)
@@ -252,6 +254,11 @@ async def stop(process: Process, *, grace: float) -> int | None:
         if not await process.end_tree():
             await process.wait()
     return process.returncode
+
+
+def new_marker() -> dict[str, str]:
+    """An environment entry that no other tree has."""
+    return {f"{MARKER_PREFIX}{secrets.token_hex(8)}": "1"}
 
 
 def python_command(*, executable: str | None = None) -> tuple[list[str], dict[str, str]]:
@@ -324,6 +331,14 @@ def escapees(marker: Mapping[str, str]) -> list[Identity]:
     if not marker:
         raise ValueError("an empty marker would match every process")
     return sorted(_matching(marker, session=None, since=0.0))
+
+
+def own_tree(marker: Mapping[str, str]) -> list[Identity]:
+    """Every live process, but this one, of the session that this one leads, or with `marker`. Call it in a thread."""
+    session = os.getpid() if sys.platform != "win32" and os.getsid(0) == os.getpid() else None
+    if session is None and not marker:
+        return []
+    return sorted(_matching(marker, session=session, since=0.0))
 
 
 async def sweep(marker: Mapping[str, str], *, within: float = 5.0) -> tuple[Identity, ...]:

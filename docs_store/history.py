@@ -164,6 +164,13 @@ class History:
             return []
         return sorted(int(name[:10]) for name in names if name.endswith(".jsonl") and name[:10].isdigit())
 
+    def stranded(self) -> int:
+        """The first record of a segment that reading cannot reach because one before it is missing; 0 if there is none.
+
+        Without the lock, ask again after reading: others may have begun a segment meanwhile.
+        """
+        return next((first for first in self.segments() if first > self.head.n + 1), 0)
+
     # --- writing, under the lock ---
 
     def repair(self) -> None:
@@ -178,7 +185,7 @@ class History:
             tail = file.read()
         whole = _is_whole(tail + b"\n", position.head, path)
         outside = self.outside_head()
-        if outside is not None and outside.n > position.head.n and not whole:
+        if outside is not None and outside.n > position.head.n + whole:
             raise DamageError(
                 f"it was written whole (the head kept in {self.head_file} says so) and is torn now",
                 n=position.head.n + 1,
@@ -196,9 +203,13 @@ class History:
         """Under the lock, with everything read and repaired: one more record, on the disk when this returns.
 
         StoreUnavailableError if the disk did not take it; then nothing has changed, as far as the disk lets us.
+        InvalidMessageError if it is no JSON, or too large.
         """
         position = self.position
-        line = encode(position.head, at=at, by=by, epoch=epoch, kind=kind, data=data)
+        try:
+            line = encode(position.head, at=at, by=by, epoch=epoch, kind=kind, data=data)
+        except (TypeError, ValueError) as error:
+            raise InvalidMessageError(f"this cannot be put on record: {error}") from error
         if len(line) > MOST_RECORD:
             raise InvalidMessageError(f"a record of {len(line)} bytes is too large; at most {MOST_RECORD} are taken")
         record = parse(line, position.head, None)

@@ -326,6 +326,7 @@ class Effect:
     section: Section = "tasks"
     priority: Priority = "MEDIUM"
     done: bool = False
+    re: str | None = None  # the item whose text a person changed: this joins it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

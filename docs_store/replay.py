@@ -224,6 +224,8 @@ class _Step:
         claimed_only = before is not None and {before.status, message.status} == {Status.OPEN, Status.CLAIMED}
         if not claimed_only:
             self.touch_read(message.to)
+        if before is not None and before.priority != message.priority:
+            self.touch_write(message.by)
         if message.status in _IN_PROGRESS or (before is not None and before.status in _IN_PROGRESS):
             self.touch_write(message.to)
         return message

@@ -200,6 +200,9 @@ class Store:
                     self._append(SUPERVISOR, "created", data)
             return
         self._history.check_outside_head(before)
+        if self._history.stranded():
+            self.refresh()
+            _no_gap(self._history)
 
     # --- looking ---
 
@@ -284,6 +287,10 @@ class Store:
                 raise DamageError("it is missing", n=1, file=other.folder)  # noqa: TRY301
             for record in other.read():
                 apply(state, record, self.topology)
+            if other.stranded():
+                for record in other.read():
+                    apply(state, record, self.topology)
+                _no_gap(other)
             other.check_outside_head(before)
             certain = self._certain
             if certain.n > state.n or (certain.n and other.record(certain.n).hash != certain.hash):
@@ -747,10 +754,6 @@ class Store:
         except StoreUnavailableError:
             self._doubt = "the disk did not take a record"
             raise
-        except (TypeError, ValueError) as error:
-            if isinstance(error, StoreError):
-                raise
-            raise InvalidMessageError(f"this cannot be put on record: {error}") from error
         self._certain = self._history.head
         self._doubt = "a record could not be applied"
         apply(self._state, record, self.topology)
@@ -762,6 +765,15 @@ class Store:
 
 
 # --- Values -----------------------------------------------------------------------------------------------------------
+
+
+def _no_gap(history: History) -> None:
+    if (first := history.stranded()) > 0:
+        raise DamageError(
+            f"it is missing, although a segment beginning with record {first} is there",
+            n=history.head.n + 1,
+            file=history.folder,
+        )
 
 
 def _make_folder(inside: Path) -> None:

@@ -1,0 +1,783 @@
+"""How a process reports progress: `emit` returns in microseconds, a feeder thread does the rest.
+
+`emit` gives the event its seq and, if it is critical, a record in the spool, under one lock that is never held during
+the feeder's I/O. The feeder alone talks to the queue or writes markers; it sends what has gathered while the last call
+was under way, keeps everything until it is durable, and sends again after a gap, a switch, or silence. A call that
+hangs is noticed by a watcher: the feeder is given up, never sends again, and its successor goes on in stdout mode.
+Whether an event is new is not decided here but by `ipc.sequence`, on the other side.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import logging
+import os
+import secrets
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
+from multiprocessing import connection, managers
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .control import Ack
+from .errors import ModeError, QueueBrokenError
+from .events import ENDING_STEPS, PROGRESS, STARTING_STEPS, ProgressEvent
+from .frames import Fields, Meta, cleaned, decode_event, encode_batch, encode_fields, fields_of, plain
+from .markers import encode_marker
+from .modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, MODE_VARIABLE, determine_ipc_mode
+from .queue import ANSWER_WITHIN, KEY_VARIABLE, Reply, connect, read_key
+from .spool import Spool
+
+Entry = tuple[tuple[int, int, bool], Fields | bytes, tuple[str, str]]  # meta, event, tag
+
+_BATCH_EVENTS = 512
+_BATCH_BYTES = 1024 * 1024  # of events already encoded; the others are small
+_LINES = 64 * 1024  # bytes of markers written in one go
+_WINDOW_EVENTS = 32_768  # sent and not yet durable
+_WINDOW_BYTES = 32 * 1024 * 1024
+_SWEEP = 512  # events that may gather before progress is coalesced
+_MOST_LOOSE = 4096  # progress events kept while nobody takes them
+_MOST_LOOSE_BYTES = 32 * 1024 * 1024
+_POLL = (0.002, 0.1)  # seconds between empty offers: first, longest
+_FULL = 0.005  # seconds before an inbox that was full is tried again
+_RESEND = (1.0, 16.0)  # seconds without news before everything is sent again: first, longest
+_PROBE = (1.0, 30.0)  # seconds before a broken queue is tried again: first, longest
+_SMALL_TEXT = 512
+_TROUBLES = (OSError, EOFError, QueueBrokenError, managers.RemoteError, connection.AuthenticationError)  # type: ignore[attr-defined]
+_log = logging.getLogger("ipc.emitter")
+
+
+class Transport(Enum):
+    """Where events go at the moment."""
+
+    QUEUE = "queue"
+    STDOUT = "stdout"
+    SPOOL = "spool-only"  # nobody answers: critical events wait on disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmitterStatistics:
+    """Counts since the start; `waiting` is what is not durable yet."""
+
+    transport: str
+    given: int
+    durable: int
+    sent: int
+    resent: int
+    coalesced: int
+    dropped: int
+    refused: int
+    fallbacks: int
+    returns: int
+    waiting: int
+    spool_bytes: int
+
+
+class Emitter:
+    """See the module. Make one with `from_env` or `for_worker`; thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        epoch: int,
+        nonce: str,
+        spool: Spool | None,
+        address: str,
+        key: bytes,
+        marker_fd: int,
+        mode: str,
+        fallback: bool = True,
+        acked: bool = True,
+        coalesce: bool = True,
+        on_trouble: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._worker, self._epoch, self._nonce = worker, epoch, nonce
+        self._spool = spool
+        self._address, self._key = address, key
+        self._marker_fd = marker_fd
+        self._fallback = fallback
+        self._acked = acked  # markers are acknowledged; else what is written counts as durable
+        self._coalesce = coalesce
+        self._on_trouble = on_trouble
+
+        # Shared, under the lock; `emit` takes nothing else.
+        self._lock = threading.Lock()
+        self._drained = threading.Condition(self._lock)
+        self._seq = 0
+        self._critical = 0
+        self._starts: dict[str, str] = {}
+        self._unsent: dict[int, Entry] = {}
+        self._swept = 0  # up to this seq, `_unsent` holds no progress that newer progress replaces
+        self._sweep_at = _SWEEP
+        self._loose: deque[int] = deque()  # progress in the swept part, oldest first
+        self._loose_bytes = 0
+        self._coalesced = self._dropped = self._refused = 0
+        self._asleep = False
+        self._rung = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._heard: list[Ack] = []
+        self._desired = mode
+        self._reason = ""
+        self._news = True  # address, mode or probe result to look at
+        self._found: tuple[str, Any] | None = None  # address and proxy of a successful probe
+        self._closing = False
+
+        # The present feeder's own; `_generation` says which that is.
+        self._generation = 0
+        self._transport = Transport.SPOOL
+        self._proxy: Any = None
+        self._backlog: dict[int, Entry] = {}  # to be sent, oldest first
+        self._sent: dict[int, Entry] = {}  # sent, not known to be durable; all older than the backlog
+        self._sent_bytes = 0
+        self._partial = b""  # the rest of a marker line that a full pipe did not take
+        self._durable = 0
+        self._quiet_since = 0.0  # the last time something was sent or became durable
+        self._resend = _RESEND[0]
+        self._poll = _POLL[0]
+        self._poll_at = 0.0
+        self._retry_at = 0.0
+        self._probe = _PROBE[0]
+        self._probe_at: float | None = None
+        self._probing = 0
+        self._count_sent = self._count_resent = self._fallbacks = self._returns = 0
+        self._calling: float | None = None  # since when the feeder has been waiting for an answer
+
+        self._watch_bell = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._start_feeder()
+        watcher = threading.Thread(target=self._watch, name="ipc-watcher", daemon=True)
+        watcher.start()
+
+    # -- making one
+
+    @classmethod
+    def for_worker(
+        cls,
+        *,
+        worker: str,
+        epoch: int,
+        nonce: str,
+        folder: Path,
+        address: str,
+        key: str,
+        marker_fd: int,
+        mode: str,
+        fallback: bool = True,
+        coalesce: bool = True,
+        on_trouble: Callable[[str, str], None] | None = None,
+        spool: Spool | None = None,
+    ) -> Emitter:
+        """The emitter of one of the crew's workers; `key` is base64. `spool` is given where its lock is held already.
+
+        SpoolLockedError: the folder is gone or taken, so this process must end.
+        """
+        if marker_fd >= 0 and sys.platform != "win32":
+            os.set_blocking(marker_fd, False)  # a held pipe must not hold the feeder
+        return cls(
+            worker=worker,
+            epoch=epoch,
+            nonce=nonce,
+            spool=spool if spool is not None else Spool.open(folder),
+            address=address,
+            key=base64.b64decode(key) if key else b"",
+            marker_fd=marker_fd,
+            mode=mode,
+            fallback=fallback,
+            coalesce=coalesce,
+            on_trouble=on_trouble,
+        )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Emitter:
+        """The emitter of a tool: through the queue that AUDIT_QUEUE_KEY names, else as markers on stdout.
+
+        What was emitted is flushed when the interpreter ends.
+        """
+        address, key, mode = "", b"", IPC_MODE_STDOUT
+        found = environ.get(KEY_VARIABLE)
+        if found:
+            try:
+                address, key = read_key(found)
+                mode = determine_ipc_mode(
+                    environ={k: v for k, v in environ.items() if k == MODE_VARIABLE}, default_rate=1.0
+                )
+            except ModeError as error:
+                _log.error("%s; using markers on stdout", error)
+            except ValueError as error:
+                _log.error("%s cannot be used: %s", KEY_VARIABLE, error)
+                _log.warning("falling back to stdout")
+        emitter = cls(
+            worker=f"tool-{os.getpid()}",
+            epoch=time.time_ns() // 1_000_000,
+            nonce=secrets.token_hex(16),
+            spool=None,
+            address=address,
+            key=key,
+            marker_fd=1,
+            mode=mode,
+            acked=False,
+        )
+        atexit.register(emitter.close, flush=ANSWER_WITHIN)
+        return emitter
+
+    # -- emitting
+
+    def emit(
+        self,
+        phase: str,
+        step: str,
+        pct: int = 0,
+        detail: str = "",
+        *,
+        type: str = PROGRESS,  # noqa: A002 - the event's own word
+        summary: Mapping[str, Any] | None = None,
+        data: bytes | None = None,
+    ) -> int:
+        """Report something; its seq. EventTooLargeError or SpoolFullError: it was not taken. Never waits."""
+        return self._give((type, phase, step, pct, detail, plain(summary) if summary else {}, data, time.time()))
+
+    def emit_event(self, event: ProgressEvent) -> int:
+        """Report an event made elsewhere; as `emit`."""
+        return self._give(fields_of(event))
+
+    def _give(self, fields: Fields) -> int:
+        type_, phase, step, pct, detail, summary, data, at = fields
+        if not (
+            type_.__class__ is phase.__class__ is step.__class__ is detail.__class__ is str
+            and pct.__class__ is int
+            and at.__class__ is float
+            and (data is None or data.__class__ is bytes)
+        ):
+            fields = type_, phase, step, pct, detail, summary, data, at = cleaned(fields)
+        starts = step in STARTING_STEPS
+        if type_ != PROGRESS or step in ENDING_STEPS or (starts and self._starts.get(phase) != step):
+            return self._give_critical(fields, starts=starts)
+        event: Fields | bytes = fields
+        if summary or data is not None or len(detail) > _SMALL_TEXT:
+            event = encode_fields(fields)
+        with self._lock:
+            if self._closing:
+                raise RuntimeError("this emitter is closed")
+            seq = self._seq = self._seq + 1
+            if self._spool is not None:
+                self._spool.last.set(seq)
+            self._unsent[seq] = ((seq, self._critical, False), event, (phase, type_))
+            if event.__class__ is bytes:
+                self._loose_bytes += len(event)
+            if len(self._unsent) >= self._sweep_at or self._loose_bytes > _MOST_LOOSE_BYTES:
+                self._sweep()
+            if self._asleep:
+                self._ring()
+        return seq
+
+    def _give_critical(self, fields: Fields, *, starts: bool) -> int:
+        event = encode_fields(fields)
+        phase = fields[1]
+        with self._lock:
+            if self._closing:
+                raise RuntimeError("this emitter is closed")
+            seq, prev = self._seq + 1, self._critical
+            if self._spool is not None:
+                try:
+                    self._spool.append(seq, prev, event)  # a refusal takes no seq
+                except Exception:
+                    self._refused += 1
+                    raise
+                self._spool.last.set(seq)
+            self._seq = self._critical = seq
+            if starts:
+                self._starts[phase] = fields[2]
+            self._unsent[seq] = ((seq, prev, True), event, (phase, fields[0]))
+            if self._asleep:
+                self._ring()
+        return seq
+
+    def _sweep(self) -> None:
+        """Coalesce what gathered since the last sweep to the latest per (phase, step), never across a critical event.
+
+        If there is still too much, the oldest progress goes, never the newest.
+        """
+        if self._coalesce:
+            seen: set[tuple[str, str]] = set()
+            stale: list[int] = []
+            fresh: list[int] = []
+            for seq in reversed(self._unsent):
+                if seq <= self._swept:
+                    break
+                (_, _, critical), event, (phase, _) = self._unsent[seq]
+                if critical:
+                    seen.clear()
+                    continue
+                step = event[2] if isinstance(event, tuple) else decode_event(event).step
+                if (phase, step) in seen:
+                    stale.append(seq)
+                else:
+                    seen.add((phase, step))
+                    fresh.append(seq)
+            for seq in stale:
+                self._loosen(seq)
+            self._coalesced += len(stale)
+            self._loose.extend(reversed(fresh))
+            while len(self._loose) > 1 and (len(self._loose) > _MOST_LOOSE or self._loose_bytes > _MOST_LOOSE_BYTES):
+                self._loosen(self._loose.popleft())
+                self._dropped += 1
+            self._swept = self._seq
+        self._sweep_at = len(self._unsent) + _SWEEP
+
+    def _loosen(self, seq: int) -> None:
+        event = self._unsent.pop(seq)[1]
+        if isinstance(event, bytes):
+            self._loose_bytes -= len(event)
+
+    # -- from the control thread
+
+    def ack(self, ack: Ack) -> None:
+        """News about events sent as markers."""
+        with self._lock:
+            self._heard.append(ack)
+            self._ring()
+
+    def redirect(self, address: str, key: str) -> None:
+        """The queue is served elsewhere now; `key` is base64."""
+        with self._lock:
+            self._address, self._key = address, base64.b64decode(key)
+            self._news = True
+            self._ring()
+
+    def switch(self, mode: str, reason: str) -> None:
+        """Use this mode from now on: "queue" or "stdout"."""
+        if mode not in (IPC_MODE_QUEUE, IPC_MODE_STDOUT):
+            raise ModeError(f"a mode is queue or stdout, not {mode!r}")
+        with self._lock:
+            self._desired, self._reason = mode, reason
+            self._news = True
+            self._ring()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until everything emitted so far is durable, at most `timeout` seconds; whether it is."""
+        with self._lock:
+            target = self._seq
+            self._ring()
+            return self._drained.wait_for(lambda: self._durable >= target or not self._pending(target), timeout)
+
+    def close(self, *, flush: float = 0.0) -> None:
+        """Stop; with `flush`, wait so many seconds for what is under way, and print what the queue did not take."""
+        if flush and not self.drain(flush) and not self._acked:
+            self.switch(IPC_MODE_STDOUT, "the queue did not take the rest in time")
+            self.drain(flush)
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            self._generation += 1
+            self._ring()
+        self._watch_bell.set()
+        atexit.unregister(self.close)
+        if self._spool is not None:
+            with self._lock:
+                self._spool.close()
+
+    def statistics(self) -> EmitterStatistics:
+        with self._lock:
+            return EmitterStatistics(
+                transport=self._transport.value,
+                given=self._seq,
+                durable=self._durable,
+                sent=self._count_sent,
+                resent=self._count_resent,
+                coalesced=self._coalesced,
+                dropped=self._dropped,
+                refused=self._refused,
+                fallbacks=self._fallbacks,
+                returns=self._returns,
+                waiting=len(self._unsent) + len(self._backlog) + len(self._sent),
+                spool_bytes=self._spool.size if self._spool is not None else 0,
+            )
+
+    @property
+    def mode(self) -> str:
+        """The transport in use: "queue", "stdout" or "spool-only"."""
+        return self._transport.value
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(flush=0.0 if self._acked else ANSWER_WITHIN)
+
+    def _ring(self) -> None:
+        """Wake the feeder; the lock is held."""
+        self._asleep = False
+        if not self._rung:
+            self._rung = True
+            self._bell.release()
+
+    def _pending(self, target: int) -> bool:
+        return any(next(iter(entries), target + 1) <= target for entries in (self._sent, self._backlog, self._unsent))
+
+    # -- the feeder: everything below runs on its thread, or on the watcher's between two feeders
+
+    def _start_feeder(self) -> None:
+        generation = self._generation
+        threading.Thread(target=self._feed, args=(generation,), name="ipc-feeder", daemon=True).start()
+
+    def _feed(self, generation: int) -> None:
+        while generation == self._generation:
+            try:
+                self._look_at_news(generation)
+                if generation != self._generation:
+                    return
+                wait: float | None = None
+                if self._transport is Transport.QUEUE:
+                    wait = self._feed_queue(generation)
+                elif self._transport is Transport.STDOUT:
+                    wait = self._feed_stdout()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the feeder goes on, in another mode
+                if generation == self._generation:
+                    _log.debug("the feeder failed", exc_info=True)
+                    self._fall_back(f"the feeder failed: {error!r}")
+                continue
+            if generation != self._generation:
+                return
+            self._rest(wait)
+
+    def _rest(self, wait: float | None) -> None:
+        """Sleep until there is something to do; `wait` 0 means at once, None until somebody rings."""
+        now = time.monotonic()
+        due = [at for at in (self._probe_at, self._resend_at()) if at is not None]
+        if due and wait != 0:
+            soonest = max(min(due) - now, 0.001)
+            wait = soonest if wait is None else min(wait, soonest)
+        with self._lock:
+            if not (self._sent or self._backlog or self._unsent):
+                self._drained.notify_all()
+            if wait == 0 or self._news or self._heard:
+                return
+            open_ = self._transport is not Transport.SPOOL and now >= self._retry_at and self._window_open()
+            if open_ and self._unsent:
+                return
+            self._asleep = open_
+        if self._bell.acquire(timeout=-1 if wait is None else wait):
+            with self._lock:
+                self._rung = False
+
+    def _resend_at(self) -> float | None:
+        return self._quiet_since + self._resend if self._sent else None
+
+    def _window_open(self) -> bool:
+        return len(self._sent) < _WINDOW_EVENTS and self._sent_bytes < _WINDOW_BYTES
+
+    def _look_at_news(self, generation: int) -> None:
+        """Acks, a new address, another mode, a queue that answers again, silence."""
+        with self._lock:
+            heard, self._heard = self._heard, []
+            news, self._news = self._news, False
+            desired, reason = self._desired, self._reason
+            address, key = self._address, self._key
+            found, self._found = self._found, None
+        for ack in heard:
+            self._hear(ack.durable, ack.gap)
+        now = time.monotonic()
+        if news and desired == IPC_MODE_STDOUT and self._transport is not Transport.STDOUT:
+            self._probe_at = None
+            self._move_to(Transport.STDOUT if self._marker_fd >= 0 else Transport.SPOOL, reason or "as assigned")
+        elif found is not None and desired == IPC_MODE_QUEUE and found[0] == address:
+            self._proxy = found[1]
+            self._probe_at = None
+            if self._transport is not Transport.QUEUE:
+                self._returns += 1
+                self._move_to(Transport.QUEUE, "it answers again")
+        elif news and desired == IPC_MODE_QUEUE:
+            if reason or (self._transport is Transport.SPOOL and not self._fallbacks):
+                with self._lock:
+                    self._reason = ""
+                self._join(generation, address, key, reason or "as assigned")
+            elif self._transport is Transport.QUEUE:
+                self._join(generation, address, key, "it has a new address")
+            else:
+                self._probe_at = now
+        if self._probe_at is not None and now >= self._probe_at and self._probe_at != float("inf"):
+            self._probe_at = now + self._probe
+            self._probe = min(self._probe * 2, _PROBE[1])
+            threading.Thread(
+                target=self._try_again, args=(address, key), name="ipc-prober", daemon=True
+            ).start() if not self._probing else None
+        resend_at = self._resend_at()
+        if resend_at is not None and now >= resend_at:
+            self._send_again(above=self._durable)
+            self._quiet_since = now
+            self._resend = min(self._resend * 2, _RESEND[1])
+
+    def _join(self, generation: int, address: str, key: bytes, why: str) -> None:
+        """Connect, or fall back."""
+        if not address:
+            self._fall_back("no queue is served")
+            return
+        self._calls()
+        try:
+            proxy = connect(address, key)
+        except _TROUBLES as error:
+            if generation == self._generation:
+                self._calling = None
+                self._fall_back(str(error))
+            return
+        if generation != self._generation:
+            return
+        self._calling = None
+        self._proxy = proxy
+        self._probe_at = None
+        self._move_to(Transport.QUEUE, why)
+
+    def _try_again(self, address: str, key: bytes) -> None:
+        """On a thread of its own, since it may hang."""
+        self._probing += 1
+        try:
+            proxy = connect(address, key) if address else None
+        except _TROUBLES:
+            return
+        finally:
+            self._probing -= 1
+        if proxy is not None:
+            with self._lock:
+                self._found = (address, proxy)
+                self._ring()
+
+    def _move_to(self, transport: Transport, why: str) -> None:
+        """Change the transport; the new one begins with what is not durable."""
+        if transport is not self._transport:
+            _log.info("events of %s go by %s now: %s", self._worker, transport.value, why)
+        self._transport = transport
+        self._send_again(above=self._durable)
+        self._poll, self._retry_at = _POLL[0], 0.0
+
+    def _fall_back(self, cause: str) -> None:
+        """The queue is of no use at present."""
+        self._proxy = None
+        self._fallbacks += 1
+        self._probe = _PROBE[0]
+        self._probe_at = time.monotonic() + self._probe
+        if self._transport is Transport.STDOUT:
+            _log.error("events of %s cannot be written to stdout: %s", self._worker, cause)
+            self._move_to(Transport.SPOOL, "nobody takes them; critical ones wait in the spool")
+            return
+        _log.error("the queue for events of %s is broken: %s", self._worker, cause)
+        if self._fallback and self._marker_fd >= 0:
+            _log.warning("events of %s fall back to stdout", self._worker)
+            self._move_to(Transport.STDOUT, "fallback")
+        else:
+            _log.warning("events of %s wait in the spool until the queue is back: falling back is off", self._worker)
+            self._move_to(Transport.SPOOL, "fallback is off")
+            if self._on_trouble is not None:
+                self._on_trouble("queue", f"the queue is broken and falling back is off: {cause}")
+
+    def _send_again(self, *, above: int) -> None:
+        again = {seq: entry for seq, entry in self._sent.items() if seq > above}
+        self._count_resent += len(again)
+        with self._lock:
+            self._sent = {seq: entry for seq, entry in self._sent.items() if seq <= above}
+            self._sent_bytes = sum(_size(entry) for entry in self._sent.values())
+            self._backlog = {**again, **self._backlog}
+
+    def _hear(self, durable: int, gap: int | None) -> None:
+        """Forget what is durable; after a gap go back to what was missing. What comes late does no harm."""
+        if durable > self._durable:
+            with self._lock:
+                for entries in (self._sent, self._backlog):
+                    for seq in [*_until(entries, durable)]:
+                        entry = entries.pop(seq)
+                        if entries is self._sent:
+                            self._sent_bytes -= _size(entry)
+                self._durable = durable
+                if self._spool is not None:
+                    self._spool.trim(durable)
+                self._drained.notify_all()
+            self._quiet_since = time.monotonic()
+            self._resend, self._poll, self._poll_at = _RESEND[0], _POLL[0], 0.0
+        if gap is not None:
+            self._send_again(above=max(gap, self._durable))
+
+    def _next_batch(self) -> list[Entry]:
+        """What to send next, at most a frame; it stays in the backlog until it was taken."""
+        if not self._backlog:
+            with self._lock:
+                self._backlog, self._unsent = self._unsent, {}
+                self._swept, self._sweep_at, self._loose_bytes = 0, _SWEEP, 0
+                self._loose.clear()
+        batch: list[Entry] = []
+        size = 0
+        for entry in islice(self._backlog.values(), _BATCH_EVENTS):
+            size += _size(entry)
+            if batch and size > _BATCH_BYTES:
+                break
+            batch.append(entry)
+        return batch
+
+    def _was_sent(self, batch: list[Entry]) -> None:
+        with self._lock:
+            for entry in batch:
+                seq = entry[0][0]
+                if self._backlog.pop(seq, None) is not None:
+                    self._sent[seq] = entry
+                    self._sent_bytes += _size(entry)
+        self._count_sent += len(batch)
+        self._quiet_since = time.monotonic()
+        self._poll = _POLL[0]
+
+    # -- by queue
+
+    def _feed_queue(self, generation: int) -> float | None:
+        """One offer if there is a reason; then how long there is nothing to do."""
+        now = time.monotonic()
+        batch = self._next_batch() if now >= self._retry_at and self._window_open() else []
+        if batch:
+            self._poll_at = 0.0
+            frame = self._encode(batch)
+        elif self._sent or (self._retry_at > now and self._backlog):
+            at = max(self._poll_at, self._retry_at) if self._backlog else self._poll_at
+            if not at:
+                self._poll_at = at = now + self._poll
+            if now < at:
+                return at - now
+            self._poll = min(self._poll * 2, _POLL[1])
+            self._poll_at = now + self._poll
+            frame = b""
+        else:
+            return None
+        self._calls()
+        try:
+            reply = Reply(*self._proxy.call("offer", self._worker, self._epoch, frame))
+        except _TROUBLES as error:
+            if generation == self._generation:
+                self._calling = None
+                self._fall_back(f"{error.__class__.__name__}: {error}")
+            return 0
+        if generation != self._generation:
+            return 0
+        self._calling = None
+        if reply.status == "closed":
+            self._closed_there()
+            return None
+        if batch and reply.status == "taken":
+            self._was_sent(batch)
+        elif batch:
+            self._retry_at = time.monotonic() + _FULL
+        self._hear(reply.durable, reply.gap)
+        return 0 if batch and reply.status == "taken" else _FULL if batch else 0
+
+    def _closed_there(self) -> None:
+        """This epoch is not known there (any more): only a new address or mode could change that."""
+        _log.error("the supervisor takes no events of epoch %s of %s any more", self._epoch, self._worker)
+        self._proxy = None
+        self._probe_at = None
+        self._move_to(Transport.SPOOL, "the epoch is closed")
+        if self._on_trouble is not None:
+            self._on_trouble("epoch", "the supervisor takes no events of this epoch any more")
+
+    def _encode(self, batch: list[Entry]) -> bytes:
+        metas = [entry[0] for entry in batch]
+        tags = {entry[2] for entry in batch}
+        events = [entry[1] for entry in batch]
+        try:
+            return encode_batch(self._worker, self._epoch, self._nonce, metas, tags, events)
+        except (TypeError, ValueError, OverflowError):  # text that is not Unicode, in one of them
+            whole = [event if isinstance(event, bytes) else encode_fields(event) for event in events]
+            plain_tags = {(str(plain(phase)), str(plain(type_))) for phase, type_ in tags}
+            return encode_batch(self._worker, self._epoch, self._nonce, metas, plain_tags, whole)
+
+    # -- by stdout
+
+    def _feed_stdout(self) -> float | None:
+        """Write some lines; then how long there is nothing to do."""
+        if self._partial and not self._write():
+            return 0 if self._news else 0.05
+        if not self._window_open():
+            return None
+        batch = self._next_batch()
+        lines: list[bytes] = []
+        size = 0
+        for meta, event, _ in batch:
+            fields = fields_of(decode_event(event if isinstance(event, bytes) else encode_fields(event)))
+            lines.append(encode_marker(self._worker, self._epoch, self._nonce, Meta(*meta), fields))
+            size += len(lines[-1])
+            if size > _LINES:
+                break
+        if not lines:
+            return None
+        batch = batch[: len(lines)]
+        self._partial = b"".join(lines)
+        whole = self._write()
+        self._was_sent(batch)
+        if not self._acked and whole:
+            self._hear(batch[-1][0][0], None)
+        return 0
+
+    def _write(self) -> bool:
+        """Write what the pipe takes now; whether all is written."""
+        if sys.platform == "win32" or not self._acked:
+            while self._partial:
+                self._partial = self._partial[os.write(self._marker_fd, self._partial) :]
+            return True
+        while self._partial:
+            if not select.select([], [self._marker_fd], [], 0.05)[1]:
+                return False
+            try:
+                self._partial = self._partial[os.write(self._marker_fd, self._partial) :]
+            except BlockingIOError:
+                return False
+        return True
+
+    # -- the watcher
+
+    def _calls(self) -> None:
+        self._calling = time.monotonic()
+        if not self._watch_bell.is_set():
+            self._watch_bell.set()
+
+    def _watch(self) -> None:
+        """Give up a feeder whose call hangs; asleep while no calls are made."""
+        pause = threading.Event()
+        while not self._closing:
+            self._watch_bell.wait()
+            self._watch_bell.clear()
+            while not self._closing:
+                pause.wait(ANSWER_WITHIN / 4)
+                since, generation = self._calling, self._generation
+                if since is None:
+                    break
+                if time.monotonic() - since >= ANSWER_WITHIN:
+                    self._give_up(generation)
+                    break
+
+    def _give_up(self, generation: int) -> None:
+        with self._lock:
+            if self._closing or generation != self._generation or self._calling is None:
+                return
+            self._generation += 1
+            self._calling = None
+        self._fall_back(f"no answer within {ANSWER_WITHIN:g} s")
+        self._start_feeder()
+
+
+def _size(entry: Entry) -> int:
+    event = entry[1]
+    return len(event) if isinstance(event, bytes) else 64
+
+
+def _until(entries: Iterable[int], last: int) -> Iterable[int]:
+    for seq in entries:
+        if seq > last:
+            return
+        yield seq

@@ -1,0 +1,775 @@
+"""The record of every event and of every decision of the supervisor's: one SQLite file, written by one thread.
+
+A row is a whole frame, its events left encoded; the (worker, epoch) table that says what was accepted is updated in
+the same transaction and outlives retention. A cursor is (store id, n): n numbers events in the order of their commits
+and is never given twice; the store id changes when power may have been lost. What is accepted is decided elsewhere
+(`ipc.sequence`); here it is kept, and read back.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import queue
+import secrets
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from ipc.errors import FrameError
+from ipc.events import ProgressEvent
+from ipc.frames import Fields, decode_fields, fields_of, join
+from ipc.sequence import Marks
+
+T = TypeVar("T")
+
+FORMAT = 1
+SUPERVISOR = "supervisor"
+_SYNC_WITHIN = 0.8  # seconds after a commit
+_log = logging.getLogger("supervisor.journal")
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE frames (
+  first_cursor INTEGER PRIMARY KEY, n INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+  worker TEXT NOT NULL, epoch INTEGER NOT NULL, transport TEXT NOT NULL, at REAL NOT NULL, seqs BLOB, blob BLOB NOT NULL
+);
+CREATE TABLE tags (
+  phase TEXT NOT NULL, type TEXT NOT NULL, first_cursor INTEGER NOT NULL, PRIMARY KEY (phase, type, first_cursor)
+) WITHOUT ROWID;
+CREATE INDEX tags_by_type ON tags (type, first_cursor);
+CREATE INDEX tags_by_cursor ON tags (first_cursor);
+CREATE TABLE epochs (
+  worker TEXT NOT NULL, epoch INTEGER NOT NULL, pid INTEGER, created REAL, opened REAL, closed REAL,
+  critical INTEGER NOT NULL DEFAULT 0, seq INTEGER NOT NULL DEFAULT 0, missed INTEGER NOT NULL DEFAULT 0,
+  stored INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (worker, epoch)
+) WITHOUT ROWID;
+"""
+
+
+class JournalError(Exception):
+    """The journal could not be written or read; the text says which file and why."""
+
+
+class NewerFormatError(JournalError):
+    """The file was written by a newer version of this program."""
+
+
+class CursorGoneError(JournalError):
+    """Nothing can be continued from this cursor; `oldest` is the first that can be read, None in an empty journal."""
+
+    def __init__(self, text: str, oldest: Cursor | None) -> None:
+        super().__init__(text)
+        self.oldest = oldest
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """A place in the journal; as text `store:n`."""
+
+    store: str
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.store}:{self.n}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """The cursor of that text; ValueError says what one looks like."""
+        store, colon, n = text.rpartition(":")
+        if not colon or not store or not n.isdecimal() or not n.isascii():
+            raise ValueError(f"{text!r} is no cursor; one looks like 3f9c21ab:1234")
+        return cls(store, int(n))
+
+
+class StoredEvent(msgspec.Struct, frozen=True):
+    """An event with its place in the journal and where it came from; transport is queue, stdout, spool or supervisor."""
+
+    store: str
+    n: int
+    worker: str
+    epoch: int
+    seq: int
+    transport: str
+    type: str
+    phase: str
+    step: str
+    pct: int
+    detail: str
+    summary: Mapping[str, Any]
+    data: bytes | None
+    timestamp: float
+
+    @property
+    def cursor(self) -> Cursor:
+        return Cursor(self.store, self.n)
+
+    @property
+    def event(self) -> ProgressEvent:
+        return ProgressEvent(
+            self.type, self.phase, self.step, self.pct, self.detail, self.summary, self.data, self.timestamp
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys of `events --json`."""
+        return {
+            "cursor": str(self.cursor),
+            "worker": self.worker,
+            "epoch": self.epoch,
+            "seq": self.seq,
+            "type": self.type,
+            "phase": self.phase,
+            "step": self.step,
+            "pct": self.pct,
+            "detail": self.detail,
+            "summary": self.summary,
+            "data": None if self.data is None else base64.b64encode(self.data).decode("ascii"),
+            "timestamp": self.timestamp,
+            "transport": self.transport,
+        }
+
+
+# --- what can be committed --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameRow:
+    """Accepted events of one epoch, and the marks after them."""
+
+    worker: str
+    epoch: int
+    transport: str
+    seqs: Sequence[int]
+    tags: Sequence[tuple[str, str]]
+    blob: bytes
+    marks: Marks | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRow:
+    """An epoch begins."""
+
+    worker: str
+    epoch: int
+    pid: int | None
+    created: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedRow:
+    """An epoch is over: nothing of it is accepted any more. `missed` counts all the seqs that never arrived."""
+
+    worker: str
+    epoch: int
+    missed: int
+    finishes: Sequence[OwnRow] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnRow:
+    """An event of the supervisor's own; `seq`, ever higher, makes it one, however often it is committed."""
+
+    seq: int
+    event: ProgressEvent
+
+
+Row = FrameRow | OpenedRow | ClosedRow | OwnRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochEntry:
+    """What the table says about an epoch."""
+
+    worker: str
+    epoch: int
+    pid: int | None
+    created: float | None
+    closed: bool
+    marks: Marks
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit made visible: cursors up to `head` can be read."""
+
+    head: int
+    events: int
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class JournalReader:
+    """Reads a journal, from any thread or process, while another writes. JournalError if there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            raise JournalError(f"there is no journal at {path}: nothing has run here yet")
+        self._lock = threading.Lock()
+        try:
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                check_same_thread=False,
+                timeout=5.0,
+                isolation_level=None,
+            )
+            _check_format(self._connection, path)
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal {path} cannot be read: {error}") from error
+
+    def head(self) -> Cursor:
+        """The last event's place; n is 0 before the first."""
+        with self._lock:
+            try:
+                return Cursor(str(self._meta("store")), int(self._meta("next")) - 1)
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+
+    def oldest(self) -> Cursor | None:
+        """The first event that retention has left."""
+        with self._lock:
+            try:
+                row = self._connection.execute("SELECT min(first_cursor) FROM frames").fetchone()
+                return None if row[0] is None else Cursor(str(self._meta("store")), int(row[0]))
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+
+    def read(
+        self,
+        after: Cursor | None = None,
+        limit: int = 1000,
+        phase: str | None = None,
+        type: str | None = None,  # noqa: A002 - the event's own word
+    ) -> list[StoredEvent]:
+        """The next events after a cursor (None: from the oldest), at most `limit`.
+
+        CursorGoneError: the cursor is of another store, or retention has removed what followed it.
+        """
+        return self.read_up_to(after, limit, phase, type)[0]
+
+    def read_up_to(
+        self,
+        after: Cursor | None,
+        limit: int,
+        phase: str | None = None,
+        type: str | None = None,  # noqa: A002 - as above
+    ) -> tuple[list[StoredEvent], Cursor]:
+        """As `read`, and the cursor to go on from, which a filter may have moved further than the last event."""
+        with self._lock:
+            try:
+                return self._read(after, limit, phase, type)
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+
+    def epochs(self) -> list[EpochEntry]:
+        """The (worker, epoch) table, oldest first per worker."""
+        with self._lock:
+            try:
+                rows = self._connection.execute(
+                    "SELECT worker, epoch, pid, created, closed IS NOT NULL, critical, seq, missed, stored"
+                    " FROM epochs ORDER BY worker, epoch"
+                ).fetchall()
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+        return [_entry(row) for row in rows]
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def _read(
+        self, after: Cursor | None, limit: int, phase: str | None, type_: str | None
+    ) -> tuple[list[StoredEvent], Cursor]:
+        store = str(self._meta("store"))
+        position = 0
+        if after is not None:
+            head = int(self._meta("next")) - 1
+            if after.store != store or after.n > head:
+                raise CursorGoneError(
+                    f"cursor {after} is of another journal than this one ({store}): read it from the beginning",
+                    self._first(store),
+                )
+            position = after.n
+            kept = int(self._meta("removed"))
+            if position < kept:
+                raise CursorGoneError(
+                    f"the events after cursor {after} were removed by retention, up to {kept}", self._first(store)
+                )
+        out: list[StoredEvent] = []
+        at = position
+        for row in self._frames(position, phase, type_):
+            first, n, first_seq, worker, epoch, transport, seqs, blob = row
+            numbers = msgspec.msgpack.decode(seqs) if seqs is not None else range(first_seq, first_seq + n)
+            events = _decode(blob, n, worker)
+            for offset, (seq, fields) in enumerate(zip(numbers, events, strict=True)):
+                if first + offset <= position:
+                    continue
+                if len(out) >= limit:
+                    return out, Cursor(store, at)
+                at = first + offset
+                if (phase is None or fields[1] == phase) and (type_ is None or fields[0] == type_):
+                    out.append(StoredEvent(store, at, worker, epoch, seq, transport, *fields))
+        if len(out) < limit:
+            at = max(at, self._seen_head)
+        return out, Cursor(store, at)
+
+    def _frames(self, position: int, phase: str | None, type_: str | None) -> Iterable[tuple[Any, ...]]:
+        """Frames that may hold something after this place, a few at a time so that a large limit costs no memory."""
+        columns = "f.first_cursor, f.n, f.first_seq, f.worker, f.epoch, f.transport, f.seqs, f.blob"
+        # What is committed during the reading must not be skipped by the cursor that we hand back.
+        self._seen_head = int(self._meta("next")) - 1
+        row = self._connection.execute(
+            "SELECT first_cursor FROM frames WHERE first_cursor <= ? ORDER BY first_cursor DESC LIMIT 1",
+            (position + 1,),
+        ).fetchone()
+        start = row[0] if row is not None else position + 1
+        wanted = {"phase": phase, "type": type_}
+        conditions = " AND ".join(f"t.{name} = :{name}" for name, value in wanted.items() if value is not None)
+        if conditions:
+            statement = (
+                f"SELECT DISTINCT {columns} FROM tags t CROSS JOIN frames f ON f.first_cursor = t.first_cursor"  # noqa: S608 - no input in it
+                f" WHERE {conditions} AND t.first_cursor >= :start AND t.first_cursor <= :head ORDER BY t.first_cursor"
+            )
+        else:
+            statement = f"SELECT {columns} FROM frames f WHERE first_cursor >= :start AND first_cursor <= :head ORDER BY first_cursor"  # noqa: S608, E501 - the same
+        cursor = self._connection.execute(statement, {**wanted, "start": start, "head": self._seen_head})
+        try:
+            while rows := cursor.fetchmany(16):
+                yield from rows
+        finally:
+            cursor.close()
+
+    def _first(self, store: str) -> Cursor | None:
+        row = self._connection.execute("SELECT min(first_cursor) FROM frames").fetchone()
+        return None if row[0] is None else Cursor(store, int(row[0]))
+
+    def _meta(self, key: str) -> Any:
+        return self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0]
+
+    def _error(self, error: sqlite3.Error) -> JournalError:
+        return JournalError(f"the journal {self.path} cannot be read: {error}")
+
+    _seen_head: int = 0
+
+
+def _decode(blob: bytes, n: int, worker: str) -> list[Fields]:
+    """The events of a row; one that cannot be read becomes n events that say so, never an error for other readers."""
+    try:
+        events = decode_fields(blob)
+        if len(events) == n:
+            return events
+        reason = f"{len(events)} events instead of {n}"
+    except FrameError as error:
+        reason = str(error)
+    return [("damaged", "", "", 0, f"an event of {worker} cannot be read: {reason}", {}, None, 0.0)] * n
+
+
+def _entry(row: Sequence[Any]) -> EpochEntry:
+    worker, epoch, pid, created, closed, critical, seq, missed, stored = row
+    return EpochEntry(
+        worker=worker,
+        epoch=epoch,
+        pid=pid,
+        created=created,
+        closed=bool(closed),
+        marks=Marks(critical, seq, missed),
+        stored=stored,
+    )
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > FORMAT:
+        raise NewerFormatError(
+            f"the journal {path} has format {found}; this program knows {FORMAT}: use the newer program that wrote it"
+        )
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+class Journal:
+    """The writing end: one connection on one thread. `alarm` is called with a text when a file had to be set aside."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        boot_id: str | None = None,
+        now: Callable[[], float] = time.time,
+        alarm: Callable[[str], None] | None = None,
+    ) -> None:
+        self.path = path
+        self._now = now
+        self._boot_id = boot_id if boot_id is not None else _this_boot()
+        self._alarm = alarm
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._db: sqlite3.Connection
+        self._next = 1
+        self._unsynced_since: float | None = None
+        self._failures: list[Exception] = []
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        boot_id: str | None = None,
+        now: Callable[[], float] = time.time,
+        alarm: Callable[[str], None] | None = None,
+    ) -> Journal:
+        """Open or create. A damaged file is set aside, with an alarm; NewerFormatError for one of a newer program."""
+        journal = cls(path, boot_id=boot_id, now=now, alarm=alarm)
+        journal._thread.start()
+        try:
+            journal._do(journal._open).result()
+        except BaseException:
+            journal._jobs.put(None)
+            raise
+        journal.reader = JournalReader(path)
+        return journal
+
+    reader: JournalReader
+
+    def commit(self, rows: Sequence[Row]) -> Future[Committed]:
+        """Commit these rows in one transaction, on the journal's thread; the future may hold a JournalError."""
+        return self._do(lambda: self._commit(rows))
+
+    def run(self, work: Callable[[], T]) -> Future[T]:
+        """Run something on the journal's thread, after all that was asked before."""
+        return self._do(work)
+
+    def entry(self, worker: str, epoch: int) -> Future[EpochEntry | None]:
+        """What the table says about one epoch, read by the writing connection."""
+        return self._do(lambda: self._entry(worker, epoch))
+
+    def read(
+        self,
+        after: Cursor | None = None,
+        limit: int = 1000,
+        phase: str | None = None,
+        type: str | None = None,  # noqa: A002 - the event's own word
+    ) -> list[StoredEvent]:
+        """As `JournalReader.read`."""
+        return self.reader.read(after, limit, phase, type)
+
+    def retain(self, *, most_bytes: int | None = None, most_age: float | None = None) -> Future[int]:
+        """Remove the oldest frames beyond a size or an age in seconds; how many events went. The table stays."""
+        return self._do(lambda: self._retain(most_bytes, most_age))
+
+    def fail_next(self, error: Exception, times: int = 1) -> None:
+        """Make the next commits fail, for tests of what follows from that."""
+        self._failures.extend([error] * times)
+
+    def close(self) -> None:
+        """Commit what was asked, sync, close. Idempotent."""
+        if not self._thread.is_alive():
+            return
+        self._jobs.put(None)
+        self._thread.join()
+        self.reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- the thread
+
+    def _do(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                result = work()
+            except sqlite3.Error as error:
+                future.set_exception(JournalError(f"the journal {self.path} could not be written: {error}"))
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        if self._thread.is_alive():
+            self._jobs.put(job)
+        else:
+            future.set_exception(JournalError(f"the journal {self.path} is closed"))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            timeout = None
+            if self._unsynced_since is not None:
+                timeout = max(self._unsynced_since + _SYNC_WITHIN - time.monotonic(), 0)
+            try:
+                job = self._jobs.get(timeout=timeout) if timeout != 0 else self._jobs.get_nowait()
+            except queue.Empty:
+                self._sync()
+                continue
+            if job is None:
+                self._finish()
+                return
+            job()
+            if self._unsynced_since is not None and time.monotonic() - self._unsynced_since > _SYNC_WITHIN:
+                self._sync()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connect()
+        except NewerFormatError:
+            self._db.close()
+            raise
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise JournalError(f"the journal {self.path} cannot be opened: {error}") from error
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._set_aside(str(error))
+            self._connect()
+
+    def _connect(self) -> None:
+        self._db = sqlite3.connect(self.path, isolation_level=None, timeout=10.0)
+        _check_format(self._db, self.path)
+        new = not self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if new:
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA fullfsync = ON")
+        self._db.execute("PRAGMA wal_autocheckpoint = 4000")
+        if new:
+            self._db.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            first = {"store": secrets.token_hex(4), "next": 1, "removed": 0, "boot": self._boot_id, "clean": 0}
+            self._db.executemany("INSERT INTO meta VALUES (?, ?)", first.items())
+            self._db.execute(f"PRAGMA user_version = {FORMAT}")
+            self._db.execute("COMMIT")
+        meta = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
+        if meta["boot"] != self._boot_id and not meta["clean"]:
+            # The last seconds may be gone: a cursor that was shown could come to mean another event.
+            problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise sqlite3.DatabaseError(problem)
+            self._set_meta(store=secrets.token_hex(4))
+            _log.warning("power may have been lost: cursors of the journal %s begin anew", self.path)
+        self._set_meta(boot=self._boot_id, clean=0)
+        self._reread_next()
+        self._sync()
+
+    def _set_aside(self, reason: str) -> None:
+        aside = self.path.with_name(
+            f"{self.path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(self._now()))}"
+        )
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).replace(aside.with_name(aside.name + suffix))
+        text = f"the journal {self.path} is damaged ({reason}): it was set aside as {aside.name}, a new one begins"
+        _log.error("%s", text)
+        if self._alarm is not None:
+            self._alarm(text)
+
+    def _reread_next(self) -> None:
+        self._next = int(self._db.execute("SELECT value FROM meta WHERE key = 'next'").fetchone()[0])
+
+    def _set_meta(self, **values: Any) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    def _sync(self) -> None:
+        """A transaction of its own with full syncing carries everything before it to the disk."""
+        self._unsynced_since = None
+        try:
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._set_meta(synced=self._next)
+        except sqlite3.Error:
+            _log.exception("the journal %s could not be synced", self.path)
+        finally:
+            with suppress(sqlite3.Error):  # then the next statement says so
+                self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def _finish(self) -> None:
+        try:
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._set_meta(clean=1)
+            self._db.close()
+        except sqlite3.Error:
+            _log.exception("the journal %s could not be closed in order", self.path)
+
+    def _commit(self, rows: Sequence[Row]) -> Committed:
+        before = self._next
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for row in rows:
+                match row:
+                    case FrameRow():
+                        self._insert_frame(row)
+                    case OwnRow():
+                        self._insert_own(row)
+                    case OpenedRow():
+                        self._db.execute(
+                            "INSERT INTO epochs (worker, epoch, pid, created, opened) VALUES (?, ?, ?, ?, ?)"
+                            " ON CONFLICT DO UPDATE SET pid = coalesce(excluded.pid, pid),"
+                            " created = coalesce(excluded.created, created)",
+                            (row.worker, row.epoch, row.pid, row.created, self._now()),
+                        )
+                    case ClosedRow():
+                        self._close_epoch(row)
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'next'", (self._next,))
+            if self._failures:
+                raise self._failures.pop(0)
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # there may be no transaction any more
+                self._db.execute("ROLLBACK")
+            self._next = before
+            with suppress(sqlite3.Error):
+                self._reread_next()
+            raise
+        if self._unsynced_since is None:
+            self._unsynced_since = time.monotonic()
+        return Committed(self._next - 1, self._next - before)
+
+    def _insert_frame(self, row: FrameRow) -> None:
+        first_seq, last_seq, n = row.seqs[0], row.seqs[-1], len(row.seqs)
+        seqs = None if last_seq - first_seq + 1 == n else msgspec.msgpack.encode(list(row.seqs))
+        self._db.execute(
+            "INSERT INTO frames VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self._next, n, first_seq, last_seq, row.worker, row.epoch, row.transport, self._now(), seqs, row.blob),
+        )
+        self._db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", [(p, t, self._next) for p, t in row.tags])
+        if row.marks is not None:
+            self._db.execute(
+                "INSERT INTO epochs (worker, epoch, critical, seq, missed, stored) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET critical = excluded.critical, seq = excluded.seq,"
+                " missed = excluded.missed, stored = stored + excluded.stored",
+                (row.worker, row.epoch, row.marks.critical, row.marks.seq, row.marks.missed, n),
+            )
+        self._next += n
+
+    def _insert_own(self, row: OwnRow) -> None:
+        known = self._entry(SUPERVISOR, 0)
+        if known is not None and row.seq <= known.marks.seq:
+            return  # a commit that seemed to fail had stored it
+        self._insert_frame(
+            FrameRow(
+                worker=SUPERVISOR,
+                epoch=0,
+                transport=SUPERVISOR,
+                seqs=(row.seq,),
+                tags=((row.event.phase, row.event.type),),
+                blob=join([fields_of(row.event)]),
+                marks=Marks(row.seq, row.seq),
+            )
+        )
+
+    def _close_epoch(self, row: ClosedRow) -> None:
+        known = self._entry(row.worker, row.epoch)
+        if known is not None and known.closed:
+            return
+        reported = self._finishes(row) if row.finishes else set()
+        for finish in row.finishes:
+            key = _finish_key(finish.event.type, finish.event.summary)
+            if key not in reported:
+                reported.add(key)
+                self._insert_own(finish)
+        self._db.execute(
+            "INSERT INTO epochs (worker, epoch, opened, closed, missed) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET closed = excluded.closed, missed = excluded.missed",
+            (row.worker, row.epoch, self._now(), self._now(), row.missed),
+        )
+
+    def _finishes(self, row: ClosedRow) -> set[tuple[str, str, str]]:
+        """Which finish events of this epoch the journal has."""
+        types = {finish.event.type for finish in row.finishes}
+        found: set[tuple[str, str, str]] = set()
+        for type_ in types:
+            rows = self._db.execute(
+                "SELECT DISTINCT f.blob FROM tags t JOIN frames f ON f.first_cursor = t.first_cursor"
+                " WHERE t.type = ? AND f.worker = ? AND f.epoch = ?",
+                (type_, row.worker, row.epoch),
+            )
+            for (blob,) in rows:
+                with suppress(FrameError):  # it is no finish event then
+                    found |= {_finish_key(fields[0], fields[5]) for fields in decode_fields(blob)}
+        return found
+
+    def _entry(self, worker: str, epoch: int) -> EpochEntry | None:
+        row = self._db.execute(
+            "SELECT worker, epoch, pid, created, closed IS NOT NULL, critical, seq, missed, stored"
+            " FROM epochs WHERE worker = ? AND epoch = ?",
+            (worker, epoch),
+        ).fetchone()
+        return None if row is None else _entry(row)
+
+    def _retain(self, most_bytes: int | None, most_age: float | None) -> int:
+        removed = 0
+        if most_age is not None:
+            removed += self._remove("at < ?", self._now() - most_age)
+        while most_bytes is not None and self._bytes() > most_bytes:
+            last = self._db.execute(
+                "SELECT first_cursor FROM frames ORDER BY first_cursor LIMIT 1 OFFSET 63"
+            ).fetchone()
+            if last is None:
+                break
+            gone = self._remove("first_cursor <= ?", last[0])
+            if not gone:
+                break  # the rest is of open epochs
+            removed += gone
+        self._db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
+        return removed
+
+    def _remove(self, condition: str, value: float) -> int:
+        """Remove the oldest frames for which this holds, but no hole among them, and none of an open epoch."""
+        open_ = self._db.execute(
+            "SELECT min(f.first_cursor) FROM frames f JOIN epochs e ON e.worker = f.worker AND e.epoch = f.epoch"
+            f" WHERE NOT ({condition}) OR (e.closed IS NULL AND e.worker <> ?)",
+            (value, SUPERVISOR),
+        ).fetchone()[0]
+        bound = open_ if open_ is not None else self._next
+        removed = self._db.execute(
+            "SELECT coalesce(sum(n), 0) FROM frames WHERE first_cursor < ?", (bound,)
+        ).fetchone()[0]
+        if removed:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("DELETE FROM tags WHERE first_cursor < ?", (bound,))
+            self._db.execute("DELETE FROM frames WHERE first_cursor < ?", (bound,))
+            self._set_meta(removed=bound - 1)
+            self._db.execute("COMMIT")
+        return int(removed)
+
+    def _bytes(self) -> int:
+        pages, free, size = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+
+def _finish_key(type_: str, summary: Mapping[str, Any]) -> tuple[str, str, str]:
+    return type_, str(summary.get("message", "")), str(summary.get("attempt", ""))
+
+
+def _this_boot() -> str:
+    """A text that changes when the machine starts anew."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    import psutil  # noqa: PLC0415 - only where the system has no better word
+
+    return str(int(psutil.boot_time() / 10))

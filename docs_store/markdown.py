@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BOM = "\ufeff"
 _ITEM = re.compile(r"(\s*(?:[-*+]|\d{1,9}[.)])(?:[ \t]+|$))(?:\[([ xX])\](?:[ \t]+|$))?(.*)", re.DOTALL)
-_MARK = re.compile(r"[ \t]*<!-- (?:id:([A-Za-z0-9:_.~-]{1,128})|(more|status)) -->[ \t]*$")
+_MARK = re.compile(r"[ \t]*<!-- (?:id:([A-Za-z0-9][A-Za-z0-9._:@+~/-]{0,127})|(more|status)) -->[ \t]*$")
 _REV = re.compile(r"<!-- rev:(\d{1,18}) ([0-9a-f]{1,64}) -->\s*$")
 _UPDATED = re.compile(r"Last Updated: (?:never|\d{4}-\d\d-\d\dT\d\d:\d\d[0-9:.]*(?:Z|\+00:00))\s*$")
 _UPDATED_BY = re.compile(r"Updated By: .*$", re.DOTALL)
@@ -346,7 +346,7 @@ def splice(text: str, blocks: Sequence[Block], tail: Sequence[str]) -> str:
             inside = [i for i in page.items if i.key and span.body <= i.line < span.end and i.line not in claimed]
             claimed |= {item.line for item in inside}
             _fill(page, lines, places, block, inside, span, end)
-    for item in page.items:
+    for item in page.items if blocks else ():
         if item.key and item.line not in claimed:
             lines[item.line] = None
     for at, block in enumerate(blocks):

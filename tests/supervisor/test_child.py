@@ -188,7 +188,7 @@ async def test_a_life_in_good_order(owner: Owner) -> None:
         exited = await child.stop(grace=10)
         assert (exited.code, exited.ready, exited.asked, exited.text) == (0, True, True, "")
         assert await child.tree_gone()
-    assert [type(f) for f in owner.facts][0] is Reported
+    assert isinstance(owner.facts[0], Reported)
     assert owner.exits() == [exited]
     with pytest.raises(ChildGoneError):
         child.assign(child.assignment)  # type: ignore[arg-type]
@@ -230,7 +230,7 @@ async def test_a_kill_is_seen_at_once_though_agents_live(owner: Owner) -> None:
 
 @posix
 async def test_a_deaf_worker_is_ended(owner: Owner) -> None:
-    """One that does not listen goes when its grace is over; so does one that is SIGSTOPped, with a full control pipe."""
+    """One that does not listen goes when its grace is over; so does a SIGSTOPped one with a full control pipe."""
     async with owner.child() as child:
         child.assign(owner.assignment("deaf"))
         assert await child.wait_ready()
@@ -299,7 +299,7 @@ async def test_a_broken_spool_is_a_start_failure(owner: Owner) -> None:
     """Without its epoch's folder a worker does not begin: the epoch may have been closed."""
     async with owner.child() as child:
         assignment = owner.assignment("polite")
-        Path(assignment.spool).rmdir()
+        (owner.folder / "spool-1").rmdir()
         child.assign(assignment)
         exited = await child.wait()
         assert (exited.code, exited.ready) == (69, False)
@@ -333,7 +333,7 @@ async def test_prints_are_log_text(owner: Owner) -> None:
 def forge(owner: Owner, *lines: bytes) -> Child:
     """A child whose report pipe carries these lines before anything else."""
     child = Child(tell=owner.tell)
-    child._process = type("Stub", (), {"pid": 4711})()  # type: ignore[assignment]
+    child._process = type("Stub", (), {"pid": 4711})()
     for line in lines:
         child._take_reports(line + b"\n")
     return child
@@ -448,7 +448,7 @@ async def test_when_the_supervisor_is_killed_all_are_gone_within_two_seconds(own
         process.kill()
         await process.wait()
         with anyio.fail_after(2):
-            while any(i is not None and is_alive(i) for i in identities):
+            while any(i is not None and is_alive(i) for i in identities):  # noqa: ASYNC110 - no children of ours
                 await anyio.sleep(0.01)
 
 

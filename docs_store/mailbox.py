@@ -33,7 +33,7 @@ class Mailbox:
 
     def refresh(self) -> int:
         """Read what others appended; the new head."""
-        return self._store.refresh()
+        return self._store.refresh().n
 
     def claim(self) -> Task | None:
         """The next task, or the one already held; None if there is nothing to do. FencedError: end."""

@@ -221,18 +221,18 @@ class Store:
         """What was found wrong with the history; the store is read-only then."""
         return self._damage
 
-    def refresh(self) -> int:
-        """Read what others have appended, without the lock; the new head. Two `stat` calls if there is nothing."""
+    def refresh(self) -> State:
+        """Read what others have appended, without the lock. Two `stat` calls if there is nothing."""
         with self._mutex:
             if self._doubt:
                 self._reload()
-                return self._state.n
+                return self._state
             try:
                 self._take_in()
             except DamageError:
                 # Read without the lock, a record may since have been taken back: its fsync failed. Then all is fine.
                 self._reload()
-            return self._state.n
+            return self._state
 
     @contextmanager
     def reading(self) -> Iterator[State]:
@@ -500,7 +500,7 @@ class Store:
 
     # --- what the supervisor puts on record ---
 
-    def record_tree(self, *, head: str | None = None, snapshot: str | None = None, note: str = "") -> int:
+    def record_tree(self, head: str | None = None, snapshot: str | None = None, note: str = "") -> int:
         """The work branch's new head, or a new snapshot of the user's files; None leaves it as it is."""
         with self.hold(self._deadline):
             return self._append(SUPERVISOR, "tree", {"head": head, "snapshot": snapshot, "note": note}).n

@@ -13,6 +13,8 @@ from supervisor.config import Config
 from supervisor.exits import UsageError
 from supervisor.workspace import Workspace, WorkspaceBusyError, WorkspaceLock, find, holder
 
+from .output import warn
+
 if TYPE_CHECKING:
     from docs_store.store import Store
 
@@ -70,6 +72,7 @@ def opened(session: Session, *, writes: bool = False) -> Iterator[Opened]:
 
 def show_in_documents(workspace: Workspace, store: Store) -> None:
     """Bring the Markdown files up to date, unless a supervisor runs: it sees to that by itself."""
+    from docs_store.errors import StoreError  # noqa: PLC0415 - the same
     from docs_store.reconcile import Reconciler  # noqa: PLC0415 - the same
 
     if holder(workspace) is not None:
@@ -81,3 +84,5 @@ def show_in_documents(workspace: Workspace, store: Store) -> None:
             reconciler.step(time.monotonic())
     except WorkspaceBusyError:
         return  # one has started in between
+    except (StoreError, OSError) as error:
+        warn(f"It is on record, but crew/*.md could not be brought up to date: {error}. The next run does that")

@@ -75,8 +75,13 @@ def log(
                 }
             )
         else:
-            rows.append((str(record.n), when(record.at), record.by, record.kind, ", ".join(touched), gist(record.data)))
+            rows.append((str(record.n), when(record.at), record.by, record.kind, briefly(touched), gist(record.data)))
     say(*(columns(rows) if rows else []))
+
+
+def briefly(names: tuple[str, ...]) -> str:
+    """The names, or how many they are."""
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} documents"
 
 
 def gist(data: Any) -> str:

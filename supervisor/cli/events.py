@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from supervisor.exits import UsageError
+from supervisor.exits import UsageError, UserError
 from supervisor.wording import clock, title_of, told
 
 from .access import Session
@@ -40,22 +41,29 @@ def events(
         if phase.lower() not in known:
             raise UsageError(f"there is no phase named {phase!r}; there are: {', '.join(known)}")
         phase = phase.lower()
-    from supervisor.journal import Journal  # noqa: PLC0415 - keeps `--help` quick
+    from supervisor.journal import Cursor, CursorGoneError, JournalReader  # noqa: PLC0415 - keeps `--help` quick
 
-    cursor = since
-    if not workspace.journal.exists() and not follow:
-        return
-    with Journal.reader(workspace.journal) as journal:
+    try:
+        cursor = Cursor.parse(since) if since is not None else None
+    except ValueError as error:
+        raise UsageError(f"--since: {error}; it is the `cursor` of an event in `supervisor events --json`") from None
+    while not workspace.journal.exists():
+        if not follow:
+            return  # nothing has run here yet, so nothing happened
+        time.sleep(LOOK_AGAIN)
+    with closing(JournalReader(workspace.journal)) as journal:
         while True:
-            batch = journal.read(after=cursor, limit=BATCH, phase=phase, type=type_)
+            try:
+                batch, cursor = journal.read_up_to(cursor, BATCH, phase, type_)
+            except CursorGoneError as error:
+                raise UserError(str(error)) from None
             for event in batch:
                 show(event, as_json=as_json)
-                cursor = event.cursor
-            if not batch:
+            sys.stdout.flush()
+            if cursor == journal.head():
                 if not follow:
                     return
                 time.sleep(LOOK_AGAIN)
-            sys.stdout.flush()
 
 
 def show(event: StoredEvent, *, as_json: bool) -> None:

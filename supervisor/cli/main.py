@@ -36,9 +36,12 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's way to call
     if value:
-        from importlib.metadata import version  # noqa: PLC0415 - reads files
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - reads files
 
-        typer.echo(f"phase-supervisor {version('phase-supervisor')}")
+        try:
+            typer.echo(f"phase-supervisor {version('phase-supervisor')}")
+        except PackageNotFoundError:
+            typer.echo("phase-supervisor, from sources that are not installed")
         raise typer.Exit
 
 
@@ -104,6 +107,7 @@ def judged(error: Exception) -> tuple[Exit, str]:
     if isinstance(error, UserError):
         return error.exit, str(error)
     from docs_store import errors  # noqa: PLC0415 - only when something went wrong
+    from supervisor import journal  # noqa: PLC0415 - the same
 
     codes: dict[type[Exception], Exit] = {
         errors.LockBusyError: Exit.WORKSPACE_BUSY,
@@ -115,6 +119,8 @@ def judged(error: Exception) -> tuple[Exit, str]:
         errors.UnknownNameError: Exit.USAGE,
         errors.NotAllowedError: Exit.USAGE,
         errors.StoreError: Exit.WORK_REMAINS,
+        journal.NewerFormatError: Exit.CONFIGURATION,
+        journal.JournalError: Exit.WORK_REMAINS,
     }
     for kind, code in codes.items():
         if isinstance(error, kind):

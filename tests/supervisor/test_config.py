@@ -1,0 +1,182 @@
+"""What `supervisor.toml` may say."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from docs_store.topology import DEFAULT
+from supervisor.config import TEMPLATE, Config, ConfigError, Mistake, parse
+from supervisor.exits import Exit
+
+WRONG = '''\
+[projct]
+x = 1
+
+[project]
+pyton = "3"
+hang = -1
+test_timeout = "x"
+tests = """
+rollout = 3
+"""
+
+[ipc]
+rollout = 1.5
+fallback = "nevr"
+
+[restart]
+first_delay = 99.0
+restarts = true
+
+[phases.qaa]
+interval = 3
+
+[phases.security]
+interval = 3
+
+[phases.audit]
+actor = "no colon"
+prefix = "QA"
+
+[phases.user]
+actor = "a:B"
+
+[phases.qa]
+driver = "command"
+options = 3
+'''
+
+
+def mistakes(text: str) -> list[tuple[int, str]]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    return [(mistake.line, mistake.where) for mistake in caught.value.mistakes]
+
+
+def test_the_template_is_valid_and_means_the_defaults_with_the_queue() -> None:
+    """What `init` writes changes nothing but the rollout."""
+    config = parse(TEMPLATE)
+    assert config.ipc.rollout == 1.0
+    assert config.topology is DEFAULT
+    assert (config.project, config.restart, dict(config.phases)) == (
+        Config().project,
+        Config().restart,
+        dict(Config().phases),
+    )
+    assert not config.commands()
+
+
+def test_the_template_shows_the_true_defaults() -> None:
+    """Taking away the comment signs of the template changes nothing either."""
+    uncommented = "\n".join(
+        line.removeprefix("# ") if " = " in line and line.startswith("# ") else line for line in TEMPLATE.split("\n")
+    )
+    assert parse(uncommented) == parse(TEMPLATE)
+
+
+def test_every_mistake_is_named_at_once_with_its_line() -> None:
+    """One run of the program is enough to correct the whole file."""
+    assert mistakes(WRONG) == [
+        (1, "projct"),
+        (5, "project.pyton"),
+        (6, "project.hang"),
+        (7, "project.test_timeout"),
+        (13, "ipc.rollout"),
+        (14, "ipc.fallback"),
+        (17, "restart.first_delay"),
+        (18, "restart.restarts"),
+        (20, "phases.qaa"),
+        (23, "phases.security"),
+        (27, "phases.audit.actor"),
+        (28, "phases.audit.prefix"),
+        (30, "phases.user"),
+        (34, "phases.qa.driver"),
+        (35, "phases.qa.options"),
+    ]
+
+
+def test_a_mistake_says_what_was_meant() -> None:
+    """A typing error is answered with the nearest known word."""
+    with pytest.raises(ConfigError, match="did you mean python") as caught:
+        parse(WRONG)
+    text = str(caught.value)
+    assert "did you mean project" in text
+    assert "did you mean never" in text
+    assert "did you mean qa" in text
+    assert 'must be "builtin", not "command"' in text
+    assert caught.value.exit == Exit.CONFIGURATION
+
+
+@pytest.mark.parametrize(("text", "line"), [("a = 1\nb = [", 2), ("[project\n", 1), ("x = 1\nx = 2\n", 2), ("\x00", 1)])
+def test_what_is_no_toml_is_one_mistake_with_its_line(text: str, line: int) -> None:
+    """A file that cannot be read as TOML is refused at the place where it ends to be one."""
+    assert [found for found, _ in mistakes(text)] == [line]
+
+
+@pytest.mark.parametrize("text", ["project = 3", "phases = 3", "phases.qa = 3", "ipc = []", "[[restart]]"])
+def test_a_value_where_a_table_belongs_is_a_mistake(text: str) -> None:
+    """Nothing of the wrong shape gets through, and nothing crashes."""
+    assert len(mistakes(text)) == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "true", "'1'", "[]", "1.0000001", "-0.1"])
+def test_a_rollout_is_a_number_from_0_to_1(value: str) -> None:
+    """Whatever else TOML calls a number is refused."""
+    assert mistakes(f"[ipc]\nrollout = {value}") == [(2, "ipc.rollout")]
+
+
+def test_a_phase_of_the_users_own_joins_the_topology() -> None:
+    """Its documents follow from its key; its actor must be agreed to."""
+    config = parse('[phases.security]\nactor = "my_pkg.security:SecurityActor"\ninterval = 60\n')
+    assert [phase.key for phase in config.topology.phases] == [*(p.key for p in DEFAULT.phases), "security"]
+    assert config.topology.read_document("security").file == "SECURITY_READ.md"
+    assert config.topology.phase("security").title == "Security"
+    assert config.phases["security"].interval == 60.0
+    assert config.commands() == ("phases.security.actor = my_pkg.security:SecurityActor",)
+
+
+def test_an_interpreter_of_the_files_own_must_be_agreed_to() -> None:
+    """`project.python` would be run, so it counts as a command."""
+    assert parse('[project]\npython = "bin/python"').commands() == ("project.python = bin/python",)
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_fine() -> None:
+    """Editors on Windows write both."""
+    assert parse("\ufeff" + TEMPLATE.replace("\n", "\r\n")) == parse(TEMPLATE)
+    assert mistakes("\ufeff[ipc]\r\nrollout = 3\r\n") == [(2, "ipc.rollout")]
+
+
+def test_control_characters_in_a_mistake_stay_off_the_terminal() -> None:
+    """What a file says is shown harmlessly."""
+    with pytest.raises(ConfigError) as caught:
+        parse('[ipc]\nfallback = "\\u001b[2J"')
+    assert "\x1b" not in str(caught.value)
+
+
+keys = st.text(string.ascii_lowercase + "_.", min_size=1, max_size=12)
+values = st.sampled_from(["1", "-1", "0.5", "true", '"x"', "[]", "{}", '["a", 1]', "1979-05-27", '"""\n[x]\n"""'])
+lines = st.one_of(
+    st.tuples(keys, values).map(" = ".join),
+    keys.map("[{}]".format),
+    st.sampled_from(["[phases.qa]", "[project]", "[ipc]", "[restart]", "phases.x.y = 1", "# [ipc]", ""]),
+    st.text(max_size=20),
+)
+
+
+@given(st.lists(lines, max_size=8).map("\n".join))
+def test_any_text_is_a_config_or_a_list_of_mistakes(text: str) -> None:
+    """No file, however odd, makes anything but those two, and each mistake's line exists."""
+    found: tuple[Mistake, ...] = ()
+    try:
+        config = parse(text)
+    except ConfigError as error:
+        found = error.mistakes
+    else:
+        assert [phase.key for phase in config.topology.phases] == list(config.phases)
+        return
+    assert found
+    assert all(0 <= mistake.line <= text.count("\n") + 1 for mistake in found)

@@ -292,6 +292,20 @@ def is_alive(identity: Identity) -> bool:
     return identify(identity.pid) == identity
 
 
+def is_suspended(identity: Identity) -> bool:
+    """Whether that very process has been stopped by a signal or a debugger (False where this cannot be told)."""
+    if sys.platform == "linux":
+        entry = _stat(identity.pid)
+        return entry is not None and entry.created == identity.created and entry.state in "Tt"
+    import psutil  # noqa: PLC0415 - not needed on Linux
+
+    try:
+        process = psutil.Process(identity.pid)
+        return process.create_time() == identity.created and process.status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
+
+
 def kill(identity: Identity) -> bool:
     """SIGKILL that very process; False if it is gone. PermissionError if it is not ours to end."""
     if sys.platform == "linux":
@@ -437,6 +451,7 @@ def _peek_code(pid: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    state: str
     group: int
     session: int
     created: float
@@ -453,7 +468,7 @@ def _stat(pid: int) -> _Entry | None:
         return None
     if not fields or fields[0] in b"ZXx":
         return None
-    return _Entry(int(fields[2]), int(fields[3]), int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    return _Entry(fields[0].decode(), int(fields[2]), int(fields[3]), int(fields[19]) / os.sysconf("SC_CLK_TCK"))
 
 
 def _matching(marker: Mapping[str, str], *, session: int | None, since: float) -> Iterator[Identity]:

@@ -23,6 +23,7 @@ from ipc.process import (
     escapees,
     identify,
     is_alive,
+    is_suspended,
     kill,
     python_command,
     spawn,
@@ -207,7 +208,11 @@ async def test_stop_ends_a_stopped_process(started: list[Process]) -> None:
     """One that is SIGSTOPped, too."""
     process = await python(SLEEP, started)
     await line(process)
+    assert not is_suspended(process.identity)
     os.kill(process.pid, signal.SIGSTOP)
+    with anyio.fail_after(5):
+        while not is_suspended(process.identity):  # noqa: ASYNC110 - the system tells nobody
+            await anyio.sleep(0.001)
     with anyio.fail_after(10):
         assert await stop(process, grace=0.05) == -9
 

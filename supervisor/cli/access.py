@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from supervisor.config import Config
 from supervisor.exits import UsageError
+from supervisor.wording import clean
 from supervisor.workspace import Workspace, WorkspaceBusyError, WorkspaceLock, find, holder
 
 from .output import warn
+
+SETTLE = 1.0  # seconds to wait for files that somebody is saving just now
 
 if TYPE_CHECKING:
     from docs_store.store import Store
@@ -81,8 +83,11 @@ def show_in_documents(workspace: Workspace, store: Store) -> None:
         with WorkspaceLock(workspace).acquire():
             reconciler = Reconciler(store, workspace.crew)
             reconciler.start()
-            reconciler.step(time.monotonic())
+            settled = reconciler.settle(SETTLE)
     except WorkspaceBusyError:
         return  # one has started in between
     except (StoreError, OSError) as error:
         warn(f"It is on record, but crew/*.md could not be brought up to date: {error}. The next run does that")
+    else:
+        for problem in settled.problems:
+            warn(clean(str(problem)))

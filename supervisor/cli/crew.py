@@ -86,7 +86,7 @@ def run(
         raise UsageError("--plain and --json exclude each other; choose one")
     from supervisor.bootstrap import require_trust  # noqa: PLC0415 - keeps `--help` quick
     from supervisor.console import view_for  # noqa: PLC0415 - the same
-    from supervisor.crew import run_workspace  # noqa: PLC0415 - the same
+    from supervisor.foreground import run_workspace  # noqa: PLC0415 - the same
 
     session: Session = ctx.obj
     start = Session(session.folder / folder) if folder else session

@@ -134,7 +134,7 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Tell the story of a message's thread: who asked whom for what, and what came of it."""
-    from docs_store import trace as tracing  # noqa: PLC0415 - keeps `--help` quick
+    import docs_store.trace as tracing  # noqa: PLC0415 - keeps `--help` quick
 
     session: Session = ctx.obj
     with opened(session) as found:

@@ -85,20 +85,26 @@ app.add_typer(docs.app, name="docs", rich_help_panel=LOOKING)
 def run_cli(arguments: Sequence[str]) -> int:
     """Run one command and say how it ended; every error becomes a sentence and a code of `Exit`."""
     try:
-        app(list(arguments), prog_name="supervisor")
-    except SystemExit as error:  # how typer says that it is done
-        return error.code if isinstance(error.code, int) else Exit.DONE
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+        code = _run(arguments)
+        sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()  # whoever read us has seen enough
         return Exit.DONE
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last stop before the user
         if _verbosity(arguments) >= 2:
             traceback.print_exc()
         code, text = judged(error)
         warn(f"supervisor: {harmless(text)}")
-        return code
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        app(list(arguments), prog_name="supervisor")
+    except SystemExit as error:  # how typer says that it is done
+        return error.code if isinstance(error.code, int) else Exit.DONE
     return Exit.DONE
 
 

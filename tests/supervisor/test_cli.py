@@ -1,0 +1,504 @@
+"""The command line: what it prints, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pygit2
+import pytest
+
+from docs_store.errors import DamageError, LockBusyError, StoreUnavailableError
+from docs_store.messages import SUPERVISOR, Draft, Outcome, Question
+from docs_store.store import Store
+from ipc.events import ProgressEvent
+from supervisor import __file__ as package
+from supervisor.cli import main as module
+from supervisor.cli.main import judged, run_cli
+from supervisor.config import ConfigError, Mistake
+from supervisor.exits import Exit
+from supervisor.journal import Journal, OwnRow
+from supervisor.options import RunOptions
+from supervisor.status import CrewStatus, PhaseStatus, save_status
+from supervisor.workspace import Workspace, WorkspaceLock
+
+EVENT_KEYS = [
+    "cursor",
+    "worker",
+    "epoch",
+    "seq",
+    "type",
+    "phase",
+    "step",
+    "pct",
+    "detail",
+    "summary",
+    "data",
+    "timestamp",
+    "transport",
+]
+
+
+class Cli:
+    """Runs commands in one folder and keeps what they said."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self.place = Workspace(folder.resolve())
+        self.out = ""
+        self.err = ""
+        self._capsys = capsys
+
+    def __call__(self, *words: str) -> int:
+        code = run_cli(["-C", str(self.folder), *words])
+        self.out, self.err = self._capsys.readouterr()
+        return code
+
+    def json(self, *words: str, code: int = 0) -> Any:
+        assert self(*words, "--json") == code, self.err
+        return json.loads(self.out)
+
+    @property
+    def store(self) -> Store:
+        return Store.open(self.place.crew, head_file=self.place.head)
+
+
+@pytest.fixture
+def bare(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return Cli(folder, capsys)
+
+
+@pytest.fixture
+def cli(bare: Cli) -> Cli:
+    assert bare("init") == 0
+    return bare
+
+
+@pytest.fixture
+def blocked(cli: Cli) -> tuple[Cli, str]:
+    """A workspace where a task of Debugging waits for the user."""
+    store = cli.store
+    id_ = store.post(SUPERVISOR, Draft(to="debugging", kind="Fix", text="the threshold test fails")).id
+    store.start_epoch("debugging", 1, died=False)
+    task = store.claim("debugging", 1)
+    assert task is not None
+    store.finish("debugging", 1, task, Outcome(result="blocked", detail="Is the bound inclusive?"))
+    return cli, id_
+
+
+def test_init_then_everything_can_be_looked_at(cli: Cli) -> None:
+    """Right after `init`, every command that shows something works, also as JSON."""
+    for words in (
+        ["inbox"],
+        ["events"],
+        ["changes"],
+        ["docs", "log"],
+        ["docs", "verify"],
+        ["docs", "show", "QA_READ"],
+        ["docs", "diff", "MASTER_PLAN"],
+        ["trust"],
+        ["doctor"],
+    ):
+        assert cli(*words) == 0, (words, cli.err)
+        assert cli(*words, "--json") == 0, (words, cli.err)
+        for line in cli.out.splitlines():
+            json.loads(line)
+
+
+@pytest.mark.parametrize("words", [["status"], ["inbox"], ["run"], ["events"], ["task", "x"], ["docs", "verify"]])
+def test_outside_a_workspace_the_answer_is_init(bare: Cli, words: list[str]) -> None:
+    """Code 78, one sentence, what to do."""
+    assert bare(*words) == Exit.CONFIGURATION
+    assert "supervisor init" in bare.err
+    assert "Traceback" not in bare.err
+
+
+def test_a_wrong_configuration_is_78_with_all_mistakes(cli: Cli) -> None:
+    """Every command that needs it says the same."""
+    cli.place.config.write_text("[ipc]\nrollout = 3\n[projct]\n")
+    for words in (["run"], ["inbox"], ["status"]):
+        assert cli(*words) == Exit.CONFIGURATION
+        assert "line 2: ipc.rollout" in cli.err
+        assert "line 3: projct" in cli.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["run", "--nonsense"],
+        ["task"],
+        ["task", ""],
+        ["task", "x", "--to", "nobody"],
+        ["answer", "x", "y"],
+        ["task", "x", "--priority", "URGENT"],
+        ["docs", "show", "NOTHING"],
+        ["docs", "show", "QA_READ", "--at", "999"],
+        ["docs", "trace", "nothing"],
+        ["undo", "nothing"],
+        ["changes", "nothing"],
+        ["events", "--phase", "nobody"],
+        ["events", "--since", "x"],
+        ["pause", "nobody"],
+        ["run", "--plain", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_what_names_nothing_is_a_usage_error(cli: Cli, words: list[str]) -> None:
+    """Code 2 and a sentence, on standard error only."""
+    with Journal.open(cli.place.journal):
+        pass
+    assert cli(*words) == Exit.USAGE
+    assert cli.err
+    assert not cli.out
+    assert "Traceback" not in cli.err
+
+
+def test_status_without_a_supervisor_is_3_and_still_shows_the_phases(cli: Cli) -> None:
+    """The stable shape, with nobody running."""
+    said = cli.json("status", code=Exit.NONE_RUNNING)
+    assert said["pid"] is None
+    assert said["workspace"] == str(cli.place.root)
+    assert [phase["state"] for phase in said["phases"].values()] == ["stopped"] * 4
+    assert cli("status") == Exit.NONE_RUNNING
+    assert "supervisor run" in cli.out
+
+
+def test_status_of_a_running_crew_is_what_it_said_last(cli: Cli) -> None:
+    """From another process; and only if it is the one that holds the workspace."""
+    phases = {"qa": PhaseStatus(title="QA", state="working", pct=40, text="Review \x1b[2Jthis", step="reviewing")}
+    with WorkspaceLock(cli.place).acquire():
+        save_status(cli.place, CrewStatus(workspace=str(cli.place.root), pid=os.getpid(), phases=phases, head=9))
+        assert cli.json("status")["phases"]["qa"]["pct"] == 40
+        assert cli("status") == 0
+        assert "reviewing Review" in cli.out
+        assert "\x1b" not in cli.out
+        save_status(cli.place, CrewStatus(workspace=str(cli.place.root), pid=1, phases=phases))
+        assert cli.json("status")["phases"]["qa"]["state"] == "starting"
+
+
+def test_a_task_lands_in_the_document_with_its_kind_and_priority(cli: Cli) -> None:
+    """Whether or not a crew runs; the file shows it at once."""
+    said = cli.json("task", "issue: rm -rf is slow", "--to", "Debugging", "--priority", "high")
+    assert said["document"] == "crew/DEBUG_READ.md"
+    message = cli.store.state.messages[said["id"]]
+    assert (message.to, message.by, message.kind, message.priority, message.text) == (
+        "debugging",
+        "user",
+        "Issue",
+        "HIGH",
+        "rm -rf is slow",
+    )
+    assert "Priority: HIGH - Issue: rm -rf is slow" in (cli.place.crew / "DEBUG_READ.md").read_text("utf-8")
+
+
+def test_a_task_with_a_colon_that_is_no_kind_keeps_its_text(cli: Cli) -> None:
+    """Only the known opening words are taken off."""
+    id_ = cli.json("task", "Note: fix the docs")["id"]
+    assert cli.store.state.messages[id_].text == "Note: fix the docs"
+    assert cli.store.state.messages[id_].kind == "Assess"
+
+
+def test_with_a_supervisor_running_a_task_is_posted_and_the_views_are_left_to_it(cli: Cli) -> None:
+    """One reconciler only."""
+    before = (cli.place.crew / "DEBUG_READ.md").read_bytes()
+    with WorkspaceLock(cli.place).acquire():
+        id_ = cli.json("task", "x", "--to", "debugging")["id"]
+    assert id_ in cli.store.state.messages
+    assert (cli.place.crew / "DEBUG_READ.md").read_bytes() == before
+
+
+def test_what_is_blocked_waits_in_the_inbox_and_an_answer_opens_it_again(blocked: tuple[Cli, str]) -> None:
+    """The request is shown as it was said; a beginning of the id is enough."""
+    cli, id_ = blocked
+    (item,) = cli.json("inbox")
+    assert (item["id"], item["phase"], item["what"], item["request"]) == (
+        id_,
+        "debugging",
+        "blocked",
+        "Is the bound inclusive?",
+    )
+    assert cli("inbox") == 0
+    assert f"supervisor answer {id_}" in cli.out
+    assert "> Is the bound inclusive?" in cli.out
+    assert cli("answer", id_[:6], "Yes, >= it is") == 0
+    assert cli.json("inbox") == []
+    assert cli.store.state.messages[id_].status == "open"
+
+
+def test_a_question_is_answered_by_its_id(cli: Cli) -> None:
+    """And is gone from the inbox then."""
+    cli.store.ask(Question(id="q1", n=0, at="", about="QA_READ", text="Keep it?\n\x1b[2J", options=("yes", "no")))
+    assert cli("inbox") == 0
+    assert "one of: yes, no" in cli.out
+    assert "\x1b" not in cli.out
+    assert cli("answer", "q1", "yes") == 0
+    assert cli.json("inbox") == []
+
+
+def test_pause_and_resume_hold_one_phase_or_all(cli: Cli) -> None:
+    """On record, so that it lasts."""
+    assert cli("pause", "QA") == 0
+    assert [key for key, epoch in cli.store.state.epochs.items() if epoch.paused] == ["qa"]
+    assert cli.json("status", code=3)["phases"]["qa"]["state"] == "paused"
+    assert cli("pause") == 0
+    assert all(cli.store.state.epochs[phase.key].paused for phase in cli.store.topology.phases)
+    assert cli("resume") == 0
+    assert not any(epoch.paused for epoch in cli.store.state.epochs.values())
+
+
+@pytest.fixture
+def journaled(cli: Cli) -> Cli:
+    with Journal.open(cli.place.journal) as journal:
+        for n in range(1, 6):
+            event = ProgressEvent(
+                "finding" if n % 2 else "progress",
+                phase="qa" if n < 4 else "developer",
+                step="reviewing",
+                detail=f"number {n} \x1b[2J",
+                data=b"\x00\xff" if n == 1 else None,
+                timestamp=1e9 + n,
+            )
+            journal.commit([OwnRow(seq=n, event=event)]).result(10)
+    return cli
+
+
+def events_of(cli: Cli, *words: str) -> list[dict[str, Any]]:
+    assert cli("events", "--json", *words) == 0, cli.err
+    return [json.loads(line) for line in cli.out.splitlines()]
+
+
+def test_events_json_has_exactly_the_promised_keys(journaled: Cli) -> None:
+    """In this order, one object per line, data as base64."""
+    found = events_of(journaled)
+    assert [list(event) for event in found] == [EVENT_KEYS] * 5
+    assert [event["detail"][:8] for event in found] == [f"number {n}" for n in range(1, 6)]
+    assert (found[0]["data"], found[1]["data"], found[0]["transport"]) == ("AP8=", None, "supervisor")
+
+
+def test_events_can_be_filtered_and_continued(journaled: Cli) -> None:
+    """By phase, by type, and after a cursor."""
+    everything = events_of(journaled)
+    assert events_of(journaled, "--since", everything[2]["cursor"]) == everything[3:]
+    assert events_of(journaled, "--phase", "qa") == everything[:3]
+    assert events_of(journaled, "--type", "finding") == everything[::2]
+    assert events_of(journaled, "--phase", "QA", "--type", "progress") == [everything[1]]
+    assert events_of(journaled, "--since", everything[-1]["cursor"]) == []
+
+
+def test_events_for_people_are_harmless_lines(journaled: Cli) -> None:
+    """Time, phase, words."""
+    assert journaled("events") == 0
+    lines = journaled.out.splitlines()
+    assert len(lines) == 5
+    assert "QA         found number 1" in lines[0]
+    assert "\x1b" not in journaled.out
+
+
+def test_a_cursor_of_another_journal_is_said_to_be_one(journaled: Cli) -> None:
+    """Instead of silently beginning somewhere."""
+    assert journaled("events", "--since", "ffffffff:1") == 1
+    assert "another journal" in journaled.err
+
+
+def test_the_history_of_a_document_can_be_read(cli: Cli) -> None:
+    """Log, diff, an older version, and the story of a message."""
+    first, second = (cli.json("task", text, "--to", "qa")["id"] for text in ("one thing", "another thing"))
+    assert cli("docs", "log", "QA_READ", "--json") == 0
+    log = [json.loads(line) for line in cli.out.splitlines()]
+    assert [(entry["by"], entry["kind"]) for entry in log[-2:]] == [("user", "post"), ("user", "post")]
+    assert all("QA_READ" in entry["documents"] for entry in log)
+    assert cli("docs", "log", "qa_read.md", "-n", "1") == 0
+    assert cli.out.count("\n") == 1
+    older = cli.json("docs", "show", "QA_READ", "--at", str(log[-2]["n"]))["text"]
+    assert first in older
+    assert second not in older
+    assert second in cli.json("docs", "show", "QA_READ")["text"]
+    last = cli.json("docs", "diff", "QA_READ")["diff"]
+    assert f"+- [ ] Review: another thing (from User) <!-- id:{second} -->" in last
+    assert "+- [ ] Review: one thing" not in last
+    assert cli.json("docs", "diff", "QA_READ", "3", "3")["diff"] == ""
+    assert cli("docs", "trace", first) == 0
+    assert "one thing" in cli.out
+    assert cli("docs", "trace", first, "--mermaid") == 0
+    assert "sequenceDiagram" in cli.out
+    assert first in json.dumps(cli.json("docs", "trace", first))
+
+
+def test_a_changed_history_is_found_and_named(cli: Cli) -> None:
+    """`docs verify` names the record and ends with 1; others refuse to go on."""
+    cli("task", "one thing", "--to", "qa")
+    segment = max(cli.place.history.glob("*.jsonl"))
+    segment.write_bytes(segment.read_bytes().replace(b"one thing", b"two thing"))
+    (cli.place.history / "snapshot").unlink(missing_ok=True)
+    assert cli("docs", "verify") in (Exit.WORK_REMAINS, Exit.CONFIGURATION)
+    assert "record 3" in cli.out + cli.err
+    assert cli("task", "x") == Exit.CONFIGURATION
+    assert "Traceback" not in cli.err
+
+
+def test_the_history_can_be_taken_along_as_a_git_repository(cli: Cli, tmp_path: Path) -> None:
+    """One commit per record that touched a document, with its author."""
+    cli("task", "one thing", "--to", "qa")
+    target = tmp_path / "exported"
+    assert cli.json("docs", "export-git", str(target))["commits"] == 2
+    repository = pygit2.Repository(str(target))
+    commits = list(repository.walk(repository.head.target))
+    assert [commit.author.name for commit in commits] == ["user", "supervisor"]
+    assert "one thing" in (target / "QA_READ.md").read_text("utf-8")
+    assert cli("docs", "export-git", str(target)) == Exit.USAGE
+    assert "not empty" in cli.err
+
+
+def test_commands_of_the_configuration_wait_for_trust(cli: Cli) -> None:
+    """`run` names them and refuses; after `trust` it does not any more."""
+    cli.place.config.write_text('[phases.security]\nactor = "a.b:C"\n')
+    assert cli("run") == Exit.CONFIGURATION
+    assert "a.b:C" in cli.err
+    assert "supervisor trust" in cli.err
+    assert cli.json("trust")["new"] is True
+    assert cli.json("trust")["new"] is False
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
+    """A crew that notes what it was asked to do, and needs the user."""
+    asked: list[RunOptions] = []
+
+    def run_workspace(options: RunOptions, view: object) -> int:
+        asked.append(options)
+        return Exit.WORK_REMAINS
+
+    fake = types.ModuleType("supervisor.foreground")
+    fake.run_workspace = run_workspace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "supervisor.foreground", fake)
+    return asked
+
+
+def test_run_hands_on_its_options_and_the_crews_exit_code(cli: Cli, ran: list[RunOptions]) -> None:
+    """Nothing is lost between the command line and the crew's owner."""
+    assert cli("run", "--until-idle", "--use-queue-ipc", "--use-stdout", "--plain", "-vv") == Exit.WORK_REMAINS
+    assert ran == [
+        RunOptions(
+            workspace=cli.place.root, until_idle=True, use_queue_ipc=True, use_stdout=True, verbose=2, show="plain"
+        )
+    ]
+    assert cli("run", str(cli.folder)) == Exit.WORK_REMAINS
+    assert ran[1] == RunOptions(workspace=cli.place.root)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x", [Mistake(1, "a", "b")]), Exit.CONFIGURATION),
+        (LockBusyError(Path("lock"), 10, 7), Exit.WORKSPACE_BUSY),
+        (StoreUnavailableError("No space left"), Exit.WORK_REMAINS),
+        (DamageError("cut", n=3), Exit.CONFIGURATION),
+        (PermissionError(13, "Permission denied", "/x"), Exit.WORK_REMAINS),
+        (KeyError("x"), Exit.INTERNAL),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(int(value)),
+)
+def test_each_error_has_its_code_and_its_words(error: Exception, code: Exit) -> None:
+    """One table for all commands."""
+    found, text = judged(error)
+    assert found == code
+    assert text
+    assert (code is Exit.INTERNAL) == ("our fault" in text)
+
+
+def test_a_traceback_needs_vv(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it an internal error is one line with code 70; with it, the place is shown too."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("boom \x1b[2J")
+
+    monkeypatch.setattr("supervisor.status.waiting", broken)
+    monkeypatch.setattr("supervisor.cli.work.waiting", broken)
+    assert cli("inbox") == Exit.INTERNAL
+    assert "ZeroDivisionError: boom" in cli.err
+    assert "Traceback" not in cli.err
+    assert "\x1b" not in cli.err
+    assert run_cli(["-vv", "-C", str(cli.folder), "inbox"]) == Exit.INTERNAL
+
+
+def test_doctor_finds_what_is_wrong(cli: Cli) -> None:
+    """With code 1, the check's name, and what to do."""
+    cli.place.config.write_text("[ipc]\nrollout = 3\n")
+    checks = {check["name"]: check for check in cli.json("doctor", code=1)}
+    assert checks["supervisor.toml"]["level"] == "error"
+    assert "ipc.rollout" in checks["supervisor.toml"]["text"]
+    assert {"python", "sqlite", "import name", "pytest", "ruff", "disk", "supervisor"} <= checks.keys()
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["run", "--help"], ["docs", "--help"], ["docs", "trace", "-h"]], ids=" ".join
+)
+def test_help_is_there_for_all(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """And never names what is not built."""
+    code = run_cli(words)
+    text = "".join(capsys.readouterr())
+    assert code in (0, 2)
+    assert "Usage: supervisor" in text
+    assert "validate-ipc" not in text
+
+
+def test_commands_are_grouped_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """By what a person wants to do."""
+    run_cli(["--help"])
+    text = capsys.readouterr().out
+    assert text.index(module.RUNNING) < text.index(" init ") < text.index(module.WORKING)
+    assert text.index(module.WORKING) < text.index(" inbox ") < text.index(module.LOOKING) < text.index(" events ")
+
+
+def real(*words: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[bytes]:
+    root = str(Path(package).parent.parent)
+    return subprocess.run(
+        [sys.executable, "-m", "supervisor", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": root, **environ},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_real_process_ends_with_the_same_codes(tmp_path: Path) -> None:
+    """From any folder inside; a console that knows only ASCII is no reason to fail."""
+    assert real("init", cwd=tmp_path).returncode == 0
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    assert real("status", cwd=inner).returncode == Exit.NONE_RUNNING
+    asked = real("task", "Grüße …", cwd=inner, PYTHONIOENCODING="ascii", PYTHONUTF8="1")
+    assert asked.returncode == 0, asked.stderr
+    shown = real("docs", "show", "PLANNING_READ", cwd=inner, PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0, shown.stderr
+    assert b"Gr??e ?" in shown.stdout.replace(b"\xc3", b"?")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    """`supervisor docs show … | head` stays quiet."""
+    assert real("init", cwd=tmp_path).returncode == 0
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "supervisor", "docs", "show", "QA_READ"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(package).parent.parent)},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    os.close(write)
+    assert done.returncode in (0, 1)  # typer's own answer to a closed pipe is 1
+    assert done.stderr == b""

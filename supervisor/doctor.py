@@ -59,9 +59,9 @@ def python(version: tuple[int, int, int]) -> Check:
 
 
 def sqlite(version: tuple[int, int, int]) -> Check:
-    """Whether the SQLite below the journal is sound: until 3.51.2 several writers could reset its log at a bad moment.
+    """Whether the SQLite below the journal is new enough.
 
-    We write through one connection, so that it is a remark and no more.
+    Many versions can damage a write-ahead log that several connections write to; we write through one.
     """
     shown = ".".join(map(str, version))
     if version < (3, 35, 0):

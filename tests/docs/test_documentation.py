@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
+import subprocess
+import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
@@ -106,6 +109,32 @@ def test_what_is_imported_from_ipc_is_there(page: Path) -> None:
         for node in ast.walk(ast.parse(textwrap.dedent(fence.text))):
             if isinstance(node, ast.ImportFrom) and node.module == "ipc":
                 assert [alias.name for alias in node.names if not hasattr(ipc, alias.name)] == []
+
+
+@pytest.mark.parametrize("mode", ["queue", "stdout"])
+def test_the_embedding_example_runs(mode: str, tmp_path: Path) -> None:
+    """The tool and the backend of the page on ipc work as shown, by either transport."""
+    for fence in fences(ROOT / "docs" / "how-to" / "embed-ipc.md"):
+        if "file=" in fence.info:
+            (tmp_path / fence.info.split("file=")[1]).write_text(fence.text, "utf-8")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    # unbuffered, print() writes a line and its end apart, and a marker may come in between
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "backend.py"],
+        cwd=tmp_path,
+        env={**environ, "QUEUE_IPC_MODE": mode, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=18,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines].count("audit_complete") == 1
+    assert any("scanning 10 reading the pages" in line for line in lines)
+    assert any("done 100 no problems found" in line for line in lines)
+    assert lines[-1] == "exit code 0 log ['anything else that is printed is log text']"
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

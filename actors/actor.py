@@ -15,11 +15,12 @@ from typing import Any, Protocol
 
 import anyio
 import structlog
+from anyio.to_thread import run_sync
 
 from docs_store.errors import FencedError, StoreUnavailableError
 from docs_store.mailbox import AsyncMailbox, Mailbox
-from docs_store.messages import Task
-from docs_store.store import Store
+from docs_store.messages import Outcome, Task
+from docs_store.store import FinishResult, Store
 from docs_store.topology import Topology, from_data
 from ipc.control import (
     AnyDown,
@@ -40,8 +41,11 @@ from ipc.control import (
 from ipc.emitter import Emitter
 
 from .driver import Context, Driver
+from .finishing import Overtaken, finish
 from .phases import POLICIES, Policy
+from .trees import Trees
 
+MOST_REDOS = 5  # of a cycle whose change was overtaken
 RETRY_AFTER = 1.0  # seconds between attempts to write while the store is not available
 
 log = structlog.get_logger(__name__)
@@ -136,10 +140,10 @@ class Actor:
                 return
             bells = self.orders.bells
             task = await self._patiently(self.mailbox.claim, "claim")
-            head = self.mailbox.head
+            head = self.mailbox.mailbox.head
             if task is not None:
                 await self._cycle(task)
-                head = self.mailbox.head
+                head = self.mailbox.mailbox.head
             else:
                 self.line.report(Idle(head=head))
             if self.assignment.lockstep:
@@ -150,7 +154,7 @@ class Actor:
     async def _turn(self) -> int:
         """Pass the gate: at once when running free, with a turn in lock-step, and never while paused."""
         if self.assignment.lockstep:
-            self.line.report(WantTurn(head=self.mailbox.head))
+            self.line.report(WantTurn(head=self.mailbox.mailbox.head))
             await self.orders.wait(lambda: bool(self.orders.turns) and not self.orders.paused)
             return self.orders.turns.pop(0) if self.orders.turns else 0
         await self.orders.wait(lambda: not self.orders.paused)
@@ -163,28 +167,61 @@ class Actor:
         self.line.report(Claimed(task=task.id, attempt=task.attempt, text=text[:200]))
         self.line.working_on(task.id, 0, self.policy.opening)
         say(self.policy.opening, 0, text, type="phase_start", summary={**about, "kind": task.message.kind})
-        context = Context(
+        finished, outcome = await self._worked(task, await self._context(say), say, about)
+        summary = {**about, "result": outcome.result, "n": finished.n}
+        say("done", 100, outcome.detail, type="phase_complete", summary=summary)
+        self.line.working_on("")
+        self.line.report(Finished(task=task.id, head=finished.n, result=outcome.result))
+
+    async def _context(self, say: Callable[..., None]) -> Context:
+        """Read what a cycle of this phase always reads, as of the claim."""
+        documents = {}
+        for name in self.policy.reads:
+            documents[name] = await self.mailbox.look(name)
+        say("reading", 2, f"{len(documents)} documents")
+        return Context(
             phase=self.policy.key,
             epoch=self.assignment.epoch,
             workspace=Path(self.assignment.workspace),
             state=Path(self.assignment.state),
             mailbox=self.mailbox,
             say=say,
+            documents=documents,
             options=self.assignment.options,
         )
-        try:
-            outcome = await self.driver.perform(task, context)
-            self.policy.check(outcome, self.topology)
-        except (StoreUnavailableError, FencedError):
-            raise
-        except Exception as error:
-            say("error", 0, f"{type(error).__name__}: {error}"[:2000], type="phase_error", summary=about)
-            raise
-        finished = await self._patiently(lambda: self.mailbox.finish(task, outcome), "finish")
-        summary = {**about, "result": outcome.result, "n": finished.n}
-        say("done", 100, outcome.detail, type="phase_complete", summary=summary)
-        self.line.working_on("")
-        self.line.report(Finished(task=task.id, head=finished.n, result=outcome.result))
+
+    async def _worked(
+        self, task: Task, context: Context, say: Callable[..., None], about: Mapping[str, Any]
+    ) -> tuple[FinishResult, Outcome]:
+        """Work and write; start over on the new state of the branch when others were quicker with the same lines."""
+        for _ in range(MOST_REDOS):
+            try:
+                outcome = await self.driver.perform(task, context)
+                self.policy.check(outcome, self.topology)
+            except Exception as error:
+                say("error", 0, f"{type(error).__name__}: {error}"[:2000], type="phase_error", summary=about)
+                raise
+            finished = await self._write(task, outcome)
+            if not isinstance(finished, Overtaken):
+                return finished, outcome
+            say(self.policy.opening, 0, f"{', '.join(finished.paths)} changed meanwhile: starting over")
+        outcome = Outcome(
+            result="blocked",
+            detail=f"{MOST_REDOS} times the same lines were changed by others first. Pause the other phases, then answer.",
+        )
+        written = await self._write(task, outcome)
+        assert not isinstance(written, Overtaken)
+        return written, outcome
+
+    async def _write(self, task: Task, outcome: Outcome) -> FinishResult | Overtaken:
+        def write() -> FinishResult | Overtaken:
+            return finish(self.mailbox.mailbox, task, outcome, self._open_trees)
+
+        done: FinishResult | Overtaken = await self._patiently(lambda: run_sync(write), "finish")
+        return done
+
+    def _open_trees(self) -> Trees:
+        return Trees.open(Path(self.assignment.workspace), Path(self.assignment.state))
 
     def _sayer(self, task: Task) -> Callable[..., None]:
         emitter, phase, line = self.line.emitter, self.policy.key, self.line

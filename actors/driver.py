@@ -32,6 +32,7 @@ class Context:
     state: Path  # .supervisor
     mailbox: AsyncMailbox
     say: Say
+    documents: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # name → text and revision, as of the claim
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

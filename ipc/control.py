@@ -179,8 +179,8 @@ AnyDown = Assignment | Bell | Ack | Redirect | Switch | Hold | Turn | Stop
 AnyUp = Spare | Ready | Idle | Claimed | Finished | Beat | Pulse | WantTurn | TurnDone | Trouble
 
 _encoder = msgspec.json.Encoder()
-_down = msgspec.json.Decoder(AnyDown)
-_up = msgspec.json.Decoder(AnyUp)
+_down: msgspec.json.Decoder[AnyDown] = msgspec.json.Decoder(AnyDown)
+_up: msgspec.json.Decoder[AnyUp] = msgspec.json.Decoder(AnyUp)
 
 
 def encode(message: Down | Up) -> bytes:

@@ -1,0 +1,97 @@
+"""One cycle's working place, shared by the four built-in performers: documents as read, threads, the work branch's tree.
+
+It looks things up and runs tools in threads; what follows from what it finds is the performers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from anyio.to_thread import run_sync
+
+from docs_store.messages import Message, Report, Task
+
+from ...driver import Context
+from ...trees import Trees
+from .analysis import Analysis, analyse
+from .project import Project, discover
+
+
+class Desk:
+    """What one task of one phase needs at hand. `read` collects the revision of each strategic document read."""
+
+    def __init__(self, task: Task, context: Context) -> None:
+        self.task = task
+        self.context = context
+        self.read: dict[str, int] = {}
+        self._trees: Trees | None = None
+
+    def documents(self, *names: str) -> dict[str, str]:
+        """The texts of these documents as of the claim; `read` gets the revisions that rewrites are merged against."""
+        texts = {}
+        for name in names:
+            texts[name], self.read[name] = self.context.documents[name]
+        return texts
+
+    async def answered(self) -> Report | None:
+        """What this phase reported in the round before, if the task was opened again."""
+        mailbox, task = self.context.mailbox.mailbox, self.task
+        return await run_sync(mailbox.report_of, task.id, task.round - 1) if task.round else None
+
+    async def threads(self, names: Iterable[str]) -> dict[str, tuple[Message, ...]]:
+        """All messages of these threads."""
+        mailbox = self.context.mailbox.mailbox
+        return await run_sync(lambda: {name: mailbox.thread(name) for name in dict.fromkeys(names)})
+
+    async def thread(self) -> tuple[Message, ...]:
+        """All messages of the task's thread."""
+        return (await self.threads((self.task.thread,)))[self.task.thread]
+
+    # -- the work branch
+
+    async def trees(self) -> Trees:
+        if self._trees is None:
+            self._trees = await run_sync(Trees.open, self.context.workspace, self.context.state)
+        return self._trees
+
+    async def head(self) -> str | None:
+        """The work branch as the history has it; None before the first snapshot."""
+        return await run_sync(lambda: self.context.mailbox.mailbox.tree)
+
+    async def checkout(self, commit: str) -> Path:
+        """This phase's own tree, reset to that commit: nothing of an earlier attempt is left in it."""
+        trees = await self.trees()
+        return await run_sync(trees.checkout, self.context.phase, commit)
+
+    async def commit(self, tree: Path, note: str) -> str | None:
+        """What was changed in the tree as a commit by this phase; None if nothing was."""
+        trees = await self.trees()
+        return await run_sync(trees.commit, tree, note, self.context.phase.capitalize())
+
+    async def project(self, tree: Path) -> Project:
+        """The Python project in that tree, tested with the interpreter of the user's workspace."""
+        python = str(self.context.project.get("python", "")) or None
+        return await run_sync(lambda: discover(tree, python=python, workspace=self.context.workspace))
+
+    async def analyse(self, commit: str) -> Analysis:
+        """The code base at that commit."""
+        tree = await self.checkout(commit)
+        return await run_sync(lambda: analyse(tree, on_progress=self._progress))
+
+    def _progress(self, done: int, total: int) -> None:
+        self.context.say("analyzing", round(100 * done / total) if total else 0, f"{done} of {total} files")
+
+
+def fresh(task: Task, before: Report | None) -> tuple[Message, ...]:
+    """The parts that still want an answer: all in the first round, later what came after the last report."""
+    new = tuple(part for part in task.parts if part.id not in task.message.settled)
+    if before is not None:
+        new = tuple(part for part in new if part.n > before.n)
+    return new or (task.message,)
+
+
+def one_line(text: str, most: int = 160) -> str:
+    """The first line that says something, shortened for a list."""
+    line = next((line.strip() for line in text.split("\n") if line.strip()), "")
+    return line if len(line) <= most else line[: most - 1] + "…"

@@ -1,0 +1,238 @@
+"""The built-in Developer: implements what TERTIARY_OBJECTIVES or the user's answer spells out, keeps it if the tests agree.
+
+A unified diff, or fenced code that names its file, is applied in a tree of its own; the tests decide whether it stays.
+What nobody has spelled out is not invented: it becomes a blocker that says exactly what is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from anyio.to_thread import run_sync
+
+from docs_store.messages import Draft, Message, Outcome, Task
+from docs_store.topology import TERTIARY
+
+from ...driver import Context
+from .desk import Desk, fresh, one_line
+from .findings import Finding
+from .fixes import as_green
+from .implement import Applied, Change, Refused, Spec, apply, changes_in, specs
+from .inspection import test
+from .project import Project
+
+
+class BuiltinDeveloper:
+    """Works on one task at a time, in a tree of its own."""
+
+    async def perform(self, task: Task, context: Context) -> Outcome:
+        desk = Desk(task, context)
+        parts = fresh(task, await desk.answered())
+        described = specs(desk.documents(TERTIARY)[TERTIARY])
+        thread = await desk.thread()
+        spec = _spec(parts, thread, described)
+        title = spec.title if spec is not None else one_line(_first(parts, thread))
+        changes = _changes(parts, spec)
+        head = await desk.head()
+        if head is None:
+            return Outcome(result="blocked", detail="There is no snapshot of the repository yet; start the run again.")
+        if not changes:
+            return _nothing_spelled_out(parts, thread, spec, title)
+        tree = await desk.checkout(head)
+        project = await desk.project(tree)
+        return await self._implement(desk, tree, project, head, title, spec, changes, parts, thread)
+
+    async def _implement(
+        self,
+        desk: Desk,
+        tree: Path,
+        project: Project,
+        head: str,
+        title: str,
+        spec: Spec | None,
+        changes: Sequence[Change],
+        parts: Sequence[Message],
+        thread: Sequence[Message],
+    ) -> Outcome:
+        say = desk.context.say
+        say("implementing", 10, "the tests, as they are")
+        before = await test(desk, tree, project)
+        await desk.checkout(head)
+        say("implementing", 40, f"{len(changes)} change(s)")
+        applied = await run_sync(lambda: apply(tree, changes))
+        if isinstance(applied, Refused):
+            return _refused(title, spec, applied, thread)
+        say("verifying", 60, "the tests, over the change")
+        after = await test(desk, tree, project)
+        verdict = as_green(before, after)
+        if not verdict.ok:
+            return _not_green(title, spec, applied, verdict.reasons, thread)
+        commit = await desk.commit(tree, f"{title}\n\nFor {desk.task.id}.\n")
+        if commit is None:
+            return _already(title, spec, thread)
+        return _implemented(title, spec, applied, commit, str(after), parts, thread)
+
+
+def _spec(parts: Sequence[Message], thread: Sequence[Message], described: Sequence[Spec]) -> Spec | None:
+    """The section of TERTIARY that a task is about: named by Planning, or by its title in the text or the finding."""
+    by_title = {spec.title: spec for spec in described}
+    for part in (*reversed(parts), *reversed(thread)):
+        named = by_title.get(str(part.data.get("section", "")))
+        if named is not None:
+            return named
+    finding = _finding((*thread, *parts))
+    for spec in described:
+        if spec.ticked or not spec.changes:
+            continue
+        if any(spec.title.lower() in part.text.lower() for part in parts):
+            return spec
+        if finding is not None and finding.symbol and finding.symbol in spec.body:
+            return spec
+    return None
+
+
+def _changes(parts: Sequence[Message], spec: Spec | None) -> tuple[Change, ...]:
+    """What to apply: the user's latest answer beats what TERTIARY says."""
+    for part in reversed(parts):
+        for text in (str(part.data.get("answer", "")), part.text):
+            found = changes_in(text)
+            if found:
+                return found
+    return spec.changes if spec is not None else ()
+
+
+def _finding(messages: Sequence[Message]) -> Finding | None:
+    for message in reversed(messages):
+        found = message.data.get("finding")
+        if isinstance(found, dict):
+            return Finding.from_dict(found)
+    return None
+
+
+def _first(parts: Sequence[Message], thread: Sequence[Message]) -> str:
+    finding = _finding((*thread, *parts))
+    return str(finding) if finding is not None else parts[0].text
+
+
+# --- Outcomes -----------------------------------------------------------------------------------------------------
+
+
+def _implemented(
+    title: str,
+    spec: Spec | None,
+    applied: Applied,
+    commit: str,
+    tests: str,
+    parts: Sequence[Message],
+    thread: Sequence[Message],
+) -> Outcome:
+    files = list(applied.files)
+    finding = _finding((*thread, *parts))
+    data = {
+        "commit": commit,
+        "files": files,
+        **({"section": spec.title} if spec is not None else {}),
+        **({"finding": finding.to_dict()} if finding is not None else {}),
+    }
+    posts = [
+        Draft(to="planning", kind="Implemented", text=f"{title} ({', '.join(files)})", data=data),
+        Draft(to="qa", kind="Review", text=f"{title}: {', '.join(files)}", priority="HIGH", data=data),
+    ]
+    if any(message.kind == "Blocker" and message.by == "developer" for message in thread):
+        posts.insert(
+            1, Draft(to="planning", kind="Resolved", text=f"{title}: what it was blocked by is there", data=data)
+        )
+    return Outcome(
+        result="done",
+        detail=f"implemented: {title} ({', '.join(files)})",
+        report=(
+            f"Implemented: {title}",
+            f"Code changes: {', '.join(files)}",
+            f"Decided: {'as TERTIARY_OBJECTIVES spells out' if spec is not None else 'as the user answered'}",
+            f"Tests after it: {tests}",
+        ),
+        posts=tuple(posts),
+        data={"commit": commit, "files": files},
+    )
+
+
+def _already(title: str, spec: Spec | None, thread: Sequence[Message]) -> Outcome:
+    data = {"section": spec.title} if spec is not None else {}
+    finding = _finding(thread)
+    if finding is not None:
+        data = {**data, "finding": finding.to_dict()}  # type: ignore[dict-item]
+    return Outcome(
+        result="done",
+        detail=f"already there: {title}",
+        report=(f"Already there: {title}",),
+        posts=(
+            Draft(to="planning", kind="Implemented", text=f"{title} is already there", data=data),
+            Draft(to="qa", kind="Review", text=f"{title} is already there", data=data),
+        ),
+    )
+
+
+def _refused(title: str, spec: Spec | None, refused: Refused, thread: Sequence[Message]) -> Outcome:
+    needs = ", ".join(refused.needs)
+    why = f"it needs {needs}, which is not there" if refused.needs else refused.reason
+    request = (
+        f"{title} cannot be implemented as spelled out: {refused.reason}. Correct the example in TERTIARY_OBJECTIVES.md, "
+        "or answer with a diff."
+    )
+    return _blocked(title, why, request, spec, thread, needs=refused.needs)
+
+
+def _not_green(
+    title: str, spec: Spec | None, applied: Applied, reasons: Sequence[str], thread: Sequence[Message]
+) -> Outcome:
+    why = "; ".join(reasons)
+    request = (
+        f"{title} was implemented as spelled out ({', '.join(applied.files)}) and undone, since {why}. Correct the example "
+        "in TERTIARY_OBJECTIVES.md, or answer with a diff."
+    )
+    return _blocked(title, f"undone, since {why}", request, spec, thread)
+
+
+def _nothing_spelled_out(parts: Sequence[Message], thread: Sequence[Message], spec: Spec | None, title: str) -> Outcome:
+    cause = next((str(m.data["cause"].get("text", "")) for m in reversed(thread) if m.data.get("cause")), "")
+    finding = _finding((*thread, *parts))
+    place = finding.place if finding is not None else ""
+    where = next((str(m.data["cause"].get("place", "")) for m in reversed(thread) if m.data.get("cause")), "") or place
+    request = " ".join(
+        word
+        for word in (
+            f"{title}.",
+            cause,
+            "Nobody has spelled out the change, and the built-in crew does not guess.",
+            f"Correct {where} yourself," if where else "Make the change yourself,",
+            "or answer with a diff or with fenced code that names its file,",
+            "or describe it in a section of TERTIARY_OBJECTIVES.md.",
+        )
+        if word
+    )
+    return _blocked(title, "nobody has spelled out the change", request, spec, thread)
+
+
+def _blocked(
+    title: str,
+    why: str,
+    request: str,
+    spec: Spec | None,
+    thread: Sequence[Message],
+    *,
+    needs: Sequence[str] = (),
+) -> Outcome:
+    finding = _finding(thread)
+    data = {
+        "request": request,
+        "needs": list(needs),
+        **({"section": spec.title} if spec is not None else {}),
+        **({"finding": finding.to_dict()} if finding is not None else {}),
+    }
+    return Outcome(
+        result="done",
+        detail=f"blocked, reported to Planning: {title}: {why}",
+        report=(f"Blocked: {title}", f"Why: {why}"),
+        posts=(Draft(to="planning", kind="Blocker", text=f"{title}: {why}", priority="HIGH", data=data),),
+    )

@@ -1,0 +1,109 @@
+"""What tests and linter say about one commit, as the findings that the crew talks about.
+
+Lint findings are put together, so that nobody gets a hundred messages about one rule: by rule and file, and by rule
+alone where it is all over the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .checks import LintRun, TestRun, run_ruff, run_tests
+from .desk import Desk
+from .findings import Finding
+from .project import Project
+
+MOST_FILES = 8  # of one rule, before they become one finding
+MOST_PLACES = 20  # listed in a finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """One commit as tests and ruff see it; `findings` are grouped."""
+
+    commit: str
+    tests: TestRun
+    lint: LintRun
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What should be put right; notes are for information."""
+        return tuple(finding for finding in self.findings if finding.severity != "note")
+
+    def has(self, fingerprint: str) -> bool:
+        """Whether that finding is (still) there."""
+        return any(finding.fingerprint == fingerprint for finding in self.findings)
+
+    def __str__(self) -> str:
+        """One line for people."""
+        lint = len(self.lint.findings)
+        return f"{self.tests}; ruff: {'nothing' if not lint else f'{lint} finding(s)'}"
+
+
+async def inspect(desk: Desk, commit: str, tree: Path, project: Project) -> Inspection:
+    """Run everything in a tree that holds the commit."""
+    tests = await test(desk, tree, project)
+    desk.context.say("reviewing", 80, "ruff")
+    lint = await run_ruff(project, tree)
+    return Inspection(commit=commit, tests=tests, lint=lint, findings=(*tests.findings, *grouped(lint.findings)))
+
+
+async def test(desk: Desk, tree: Path, project: Project, *only: str) -> TestRun:
+    """Run the tests (or only some) in a tree, saying how far they are."""
+    settings = desk.context.project
+    chosen = only or tuple(str(name) for name in settings.get("tests", ()))
+
+    def progress(done: int, total: int, running: str) -> None:
+        desk.context.say("testing", round(75 * done / total) if total else 5, f"{done} of {total} tests {running}")
+
+    return await run_tests(
+        project,
+        tree=tree,
+        only=chosen,
+        timeout=float(settings.get("test_timeout", 600.0)),
+        hang=float(settings.get("hang", 60.0)),
+        on_progress=progress,
+    )
+
+
+def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Lint findings by rule and file; by rule alone from `MOST_FILES` files on."""
+    by_rule: dict[tuple[str, str], dict[str, list[Finding]]] = {}
+    for finding in findings:
+        by_rule.setdefault((finding.tool, finding.rule), {}).setdefault(finding.file, []).append(finding)
+    groups: list[Finding] = []
+    for files in by_rule.values():
+        if len(files) > MOST_FILES:
+            groups.append(_group([finding for found in files.values() for finding in found], file=""))
+        else:
+            groups += [_group(found, file=file) for file, found in files.items()]
+    return tuple(groups)
+
+
+def _group(found: list[Finding], *, file: str) -> Finding:
+    first = found[0]
+    places = [finding.place for finding in found]
+    count = f" ({len(found)} times)" if len(found) > 1 else ""
+    where = f" in {len({finding.file for finding in found})} files" if not file else ""
+    severity = min((finding.severity for finding in found), key=("error", "warning", "note").index)
+    return Finding(
+        tool=first.tool,
+        rule=first.rule,
+        file=file,
+        line=first.line if file else 0,
+        message=f"{first.message}{count}{where}",
+        detail="\n".join(
+            [*places[:MOST_PLACES], *([f"… {len(places) - MOST_PLACES} more"] if len(places) > MOST_PLACES else [])]
+        ),
+        severity=severity,
+        data={
+            **dict(first.data),
+            "files": sorted({finding.file for finding in found}),
+            "fix": "safe"
+            if all(finding.data.get("fix") == "safe" for finding in found)
+            else str(first.data.get("fix", "")),
+        },
+    )

@@ -1,0 +1,676 @@
+"""The one owner: it starts the phases, hears what happens, and decides what follows, one message at a time.
+
+Exits, reports, commands and timers come into one mailbox; the owner's loop takes them in order. What blocks runs in
+threads or tasks of its own and comes back as a message, so that *stop* is always heard. Whether a worker is started
+again (`restart`), whether the run may end (`quiescence`) and what a document may hold (`docs_store`) is decided there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar, assert_never
+
+import anyio
+import structlog
+from anyio.to_thread import run_sync
+
+from docs_store.errors import StoreError, StoreUnavailableError
+from docs_store.topology import as_data
+from ipc import control
+from ipc.process import SpawnError
+
+from .child import Child, ChildGoneError, Exited, Fact, Reported, new_nonce
+from .config import Config
+from .documents import Delivered, Documents, EndFacts, Look
+from .quiescence import End, Facts, judge
+from .restart import CrewPolicy, Decision, GiveUp, History, LeaveStopped, RestartPolicy, StartAgain, after_exit
+from .restart import Exit as ChildExit
+from .seat import Seat
+from .status import CrewStatus
+from .workspace import Workspace
+
+if TYPE_CHECKING:
+    from .epochs import EpochCounter
+    from .plane import EventPlane
+    from .standby import Standby
+
+T = TypeVar("T")
+
+TICK = 0.25  # seconds: timers, the slow bell, the question whether the run may end
+DOCUMENTS_EVERY = 0.5  # seconds between looks at the documents where nobody tells us that one has changed
+REPOSITORY_EVERY = 10.0  # seconds between looks at the user's files, at least
+BUDGET = 15.0  # seconds for the whole shutdown
+RING_AGAIN = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The history has a new head, or may have."""
+
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The documents were brought up to date."""
+
+    look: Look
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """Approved changes were delivered."""
+
+    made: tuple[Delivered, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the end depends on was looked up."""
+
+    facts: EndFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Somebody wants us to stop; `signal` names it, "" for a command."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Letter = Reported | Exited | Moved | Looked | Brought | Judged | Interrupt | Tick
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What this run was asked for. `mode` and `reason` are the transport's; `run` names it in ids."""
+
+    until_idle: bool
+    mode: str
+    mode_reason: str
+    run: str
+    lockstep: bool = False
+
+
+@dataclass(slots=True)
+class Mailbox:
+    """Letters to the owner, from anywhere in its event loop, in order."""
+
+    letters: list[Letter] = field(default_factory=list)
+    _arrived: anyio.Event = field(default_factory=anyio.Event)
+
+    def put(self, letter: Letter) -> None:
+        self.letters.append(letter)
+        self._arrived.set()
+
+    async def take(self) -> tuple[Letter, ...]:
+        while not self.letters:
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+        taken, self.letters = tuple(self.letters), []
+        return taken
+
+
+class Crew:
+    """The phases of one workspace and everything that keeps them going. Run it once."""
+
+    def __init__(
+        self,
+        *,
+        workspace: Workspace,
+        config: Config,
+        documents: Documents,
+        plane: EventPlane,
+        standby: Standby,
+        epochs: EpochCounter,
+        plan: Plan,
+    ) -> None:
+        self.workspace = workspace
+        self.config = config
+        self.documents = documents
+        self.plane = plane
+        self.standby = standby
+        self.epochs = epochs
+        self.plan = plan
+        self.mailbox = Mailbox()
+        self.seats = {phase.key: Seat(phase=phase, config=config.phases[phase.key]) for phase in config.topology.phases}
+        self.restarts = 0
+        self.interrupted = ""
+        self.problems: tuple[str, ...] = ()
+        self._head = 0
+        self._history = History()
+        self._policy, self._crew_policy = policies(config)
+        self._desk = anyio.CapacityLimiter(1)  # documents and trees belong to one thread at a time
+        self._documents_due = anyio.Event()
+        self._undelivered = 0
+        self._delivering = False
+        self._judging = False
+        self._ended = anyio.Event()
+        self._last_ring = 0.0
+        self._stopping = False
+
+    # -- the run
+
+    async def run(self) -> None:
+        """Start everybody, work until the end or an interrupt, stop in reverse order with everything put away."""
+        async with anyio.create_task_group() as group:
+            self._group = group
+            try:
+                await self._open()
+                group.start_soon(self._keep_documents)
+                group.start_soon(self._tick)
+                if not self.plan.until_idle:
+                    group.start_soon(self._watch_repository)
+                for seat in self.seats.values():
+                    if self._may_start(seat):
+                        await self._seat(seat, died=False, reason="the run begins")
+                await self._own()
+            finally:
+                await self._stop()
+                group.cancel_scope.cancel()
+
+    async def _open(self) -> None:
+        """Documents and files first, so that nobody works on something older than what the user sees."""
+        self._heed(await self._at_desk(self.documents.start))
+        taken = await self._at_desk(lambda: self.documents.snapshot("at the start", on_progress=self._scanned))
+        if taken is not None:
+            self.plane.record("log_entry", detail=f"snapshot of {taken.files} files", step="snapshot")
+            for problem in taken.skipped[:20]:
+                self.plane.record("log_entry", detail=f"left out: {problem.path}: {problem.why}", step="snapshot")
+        await self._at_desk(lambda: self.documents.assess(self.plan.run, "Look at the repository as it is now."))
+        self._head = await self._at_desk(self.documents.head)
+
+    def _scanned(self, done: int, total: int) -> None:
+        """Called in the desk's thread while a snapshot reads files."""
+        detail = f"{done} of {total} files read" if total else f"{done} files found"
+        anyio.from_thread.run_sync(
+            lambda: self.plane.record(
+                "progress", step="snapshot", pct=100 * done // total if total else 0, detail=detail
+            )
+        )
+
+    async def _own(self) -> None:
+        """The owner's loop."""
+        while not self._ended.is_set():
+            for letter in await self.mailbox.take():
+                self._open_letter(letter)
+                if self._ended.is_set():
+                    return
+
+    def _open_letter(self, letter: Letter) -> None:
+        match letter:
+            case Reported():
+                self._reported(letter)
+            case Exited():
+                self._exited(letter)
+            case Moved(head=head):
+                self._moved(head)
+            case Looked(look=look):
+                self._heed(look)
+            case Brought(made=made):
+                self._brought(made)
+            case Judged(facts=facts):
+                self._judged(facts)
+            case Interrupt(signal=name):
+                self.interrupted = name or "stop"
+                self._ended.set()
+            case Tick():
+                self._ticked()
+            case _:
+                assert_never(letter)
+
+    def interrupt(self, name: str) -> None:
+        """Ask the owner to stop; from the event loop."""
+        self.mailbox.put(Interrupt(name))
+
+    def status(self) -> CrewStatus:
+        """The crew as it is now."""
+        depth, capacity = self.plane.queue_depth()
+        return CrewStatus(
+            workspace=str(self.workspace.root),
+            pid=self.plane.pid,
+            phases={key: seat.status() for key, seat in self.seats.items()},
+            queue_depth=depth,
+            queue_capacity=capacity,
+            counters=self.plane.counters(),
+            head=self._head,
+        )
+
+    def acknowledge(self, worker: str, epoch: int, ack: control.Ack) -> None:
+        """Hand an ack to the worker it is for; in stdout mode acks travel over its stdin."""
+        seat = self.seats.get(worker)
+        if seat is not None and seat.child is not None and seat.epoch == epoch:
+            seat.child.send(ack)
+
+    # -- what workers say
+
+    def _tell(self, fact: Fact) -> None:
+        self.mailbox.put(fact)
+
+    def _reported(self, letter: Reported) -> None:
+        seat = self._seat_of(letter.child)
+        if seat is None:
+            return
+        message = letter.message
+        seat.hear(message, anyio.current_time())
+        match message:
+            case control.Ready():
+                self.plane.record("log_entry", phase=seat.key, step="ready", detail=f"epoch {seat.epoch}")
+                if seat.paused:
+                    letter.child.send(control.Hold(paused=True))
+            case control.Idle(head=head):
+                if head < self._head:
+                    self._ring(seat)
+                self._maybe_end()
+            case control.Finished(head=head):
+                self._moved(head)
+            case control.Trouble(what=what, text=text):
+                seat.detail = text.split("\n", 1)[0]
+                self.plane.record("log_entry", phase=seat.key, step="trouble", detail=f"{what}: {text}"[:4000])
+            case _:
+                pass
+
+    def _exited(self, fact: Exited) -> None:
+        seat = self._seat_of(fact.child)
+        if seat is None:
+            return  # a spare; standby replaces it
+        seat.moving = True
+        seat.state = "stopping" if fact.asked else "backoff"
+        self._group.start_soon(self._succeed, seat, fact)
+
+    def _seat_of(self, child: Child) -> Seat | None:
+        seat = self.seats.get(child.phase)
+        return seat if seat is not None and seat.child is child else None
+
+    # -- one worker after another
+
+    async def _succeed(self, seat: Seat, fact: Exited) -> None:
+        """After an exit: the whole tree goes, the epoch's events are closed, and somebody new may come."""
+        child = fact.child
+        self._record_exit(seat, fact)
+        while await child.end_tree():
+            seat.detail = "processes of the last worker cannot be ended; its task is not handed on before they are gone"
+            self.plane.record("log_entry", phase=seat.key, step="tree", detail=seat.detail)
+            await anyio.sleep(1.0)
+        self._group.start_soon(self._bury, seat, child)
+        if self._stopping:
+            seat.moving = False
+            return
+        decision = after_exit(
+            self._exit_of(seat, fact),
+            history=self._history,
+            policy=self._policy,
+            crew=self._crew_policy,
+            order=tuple(self.seats),
+            now=anyio.current_time(),
+            jitter=random.random(),  # noqa: S311 - spreads restarts, guards no secret
+        )
+        self._history = decision.history
+        await self._follow(seat, fact, decision)
+
+    async def _follow(self, seat: Seat, fact: Exited, decision: Decision) -> None:
+        self.plane.record(
+            "log_entry", phase=seat.key, step="decision", detail=decision.reason, summary=dict(decision.inputs)
+        )
+        match decision:
+            case StartAgain():
+                seat.state, seat.detail = "backoff", decision.reason
+                await anyio.sleep_until(decision.at)
+                self.restarts += 1
+                seat.restarts += 1
+                for other in decision.children:
+                    if other != seat.key:
+                        await self._replace(self.seats[other], decision.reason)
+                await self._seat(seat, died=not fact.asked, reason=decision.reason)
+            case GiveUp():
+                seat.state, seat.detail, seat.child = "quarantined", decision.reason, None
+                seat.emptied()
+                seat.moving = False
+                text = f"{decision.reason}\n{fact.text}".strip()
+                await self._patiently(lambda: self.documents.store.give_up(seat.key, died=not fact.asked, reason=text))
+                await self._look()
+            case LeaveStopped():
+                seat.state, seat.child = "stopped", None
+                seat.moving = False
+            case _:
+                assert_never(decision)
+
+    def _exit_of(self, seat: Seat, fact: Exited) -> ChildExit:
+        return fact.as_exit(seat.key)
+
+    async def _replace(self, seat: Seat, reason: str) -> None:
+        """Stop a healthy worker because a sibling died (one_for_all, rest_for_one), and seat a new one."""
+        child, seat.moving = seat.child, True
+        if child is not None and child.exited is None:
+            seat.child = None
+            await child.stop(2.0, reason)
+            await child.end_tree()
+            self._group.start_soon(self._bury, seat, child)
+        await self._seat(seat, died=False, reason=reason)
+
+    async def _seat(self, seat: Seat, *, died: bool, reason: str) -> None:
+        """Give the place to a new worker: number, history record, journal row and folder, assignment, in this order."""
+        seat.moving = True
+        try:
+            child = await self.standby.take(self._tell)
+            epoch = self.epochs.take()
+            await self._patiently(lambda: self.documents.store.start_epoch(seat.key, epoch, died=died, reason=reason))
+            nonce = new_nonce()
+            folder = await self.plane.open_epoch(seat.key, epoch, nonce, child.identity)
+            seat.seated(child, epoch, self.plan.mode, self.plan.mode_reason)
+            child.assign(self._assignment(seat, epoch, nonce, str(folder)))
+            self.plane.record(
+                "log_entry",
+                phase=seat.key,
+                step="spawn",
+                detail=f"epoch {epoch}, pid {child.pid}: {reason}",
+                summary={"epoch": epoch, "pid": child.pid, "mode": seat.mode, "mode_reason": seat.mode_reason},
+            )
+        except (ChildGoneError, SpawnError) as error:
+            self.plane.record("log_entry", phase=seat.key, step="spawn", detail=str(error))
+            seat.detail = str(error)
+            self._group.start_soon(self._seat_later, seat, reason)
+            return
+        finally:
+            seat.moving = False
+        self._moved(await self._at_desk(self.documents.head))
+
+    async def _seat_later(self, seat: Seat, reason: str) -> None:
+        """The worker was gone before it got its assignment: try with another one."""
+        seat.moving = True
+        await anyio.sleep(self._policy.first_delay)
+        if not self._stopping:
+            await self._seat(seat, died=False, reason=reason)
+
+    def _assignment(self, seat: Seat, epoch: int, nonce: str, spool: str) -> control.Assignment:
+        address, key = self.plane.endpoint()
+        config = seat.config
+        project = self.config.project
+        return control.Assignment(
+            phase=seat.key,
+            epoch=epoch,
+            nonce=nonce,
+            workspace=str(self.workspace.root),
+            crew=str(self.workspace.crew),
+            state=str(self.workspace.state),
+            spool=spool,
+            log=str(self.workspace.logs / f"{seat.key}-{epoch}.log"),
+            address=address,
+            key=key,
+            mode=self.plan.mode,
+            fallback=self.config.ipc.fallback == "auto",
+            lockstep=self.plan.lockstep,
+            options={
+                **config.options,
+                "driver": config.driver,
+                **({"actor": config.actor} if config.actor else {}),
+                "project": {
+                    "python": project.python,
+                    "tests": list(project.tests),
+                    "test_timeout": project.test_timeout,
+                    "hang": project.hang,
+                },
+            },
+            topology=as_data(self.config.topology),
+        )
+
+    async def _bury(self, seat: Seat, child: Child) -> None:
+        """Close the dead epoch: what is in its pipe and its spool still counts."""
+        epoch = child.epoch
+        seat.closing.add(epoch)
+        with anyio.CancelScope(shield=True):
+            try:
+                reports = await self._at_desk(lambda: self.documents.reports_of(child.phase, epoch))
+                await self.plane.close_epoch(child.phase, epoch, reports, child.drain_markers)
+            finally:
+                child.close()
+                seat.closing.discard(epoch)
+        for other in self.seats.values():
+            if other.child is not None:
+                other.child.recheck_markers()
+        self._maybe_end()
+
+    def _record_exit(self, seat: Seat, fact: Exited) -> None:
+        self.plane.record(
+            "log_entry" if fact.asked else "phase_error",
+            phase=seat.key,
+            step="exit",
+            detail=fact.as_exit(seat.key).text + (f": {fact.text}"[:4000] if fact.text else ""),
+            summary={"epoch": fact.child.epoch, "pid": fact.child.pid, "code": fact.code, "asked": fact.asked},
+        )
+
+    # -- heads, bells, documents
+
+    def _moved(self, head: int) -> None:
+        """The history has grown: views follow, sleepers are rung, approved work is delivered."""
+        if head > self._head:
+            self._head = head
+            self._documents_due.set()
+        for seat in self.seats.values():
+            if seat.idle is not None and seat.idle < self._head and seat.rung < self._head:
+                self._ring(seat)
+        self._maybe_deliver()
+
+    def _ring(self, seat: Seat) -> None:
+        if seat.child is not None:
+            seat.rung = self._head
+            seat.child.send(control.Bell(head=self._head))
+
+    async def _keep_documents(self) -> None:
+        """Import what people write and bring views up to date: on each move, and every half second."""
+        while True:
+            with anyio.move_on_after(DOCUMENTS_EVERY):
+                await self._documents_due.wait()
+            self._documents_due = anyio.Event()
+            await self._look()
+
+    async def _look(self) -> None:
+        try:
+            self.mailbox.put(Looked(await self._at_desk(self.documents.look)))
+        except StoreError as error:
+            self._alarm(str(error))
+
+    def _heed(self, look: Look) -> None:
+        """Say what an import found and which document cannot be written; take up what the history says now."""
+        for document in look.imported:
+            self.plane.record("log_entry", step="imported", detail=f"your edit of {document}")
+        self._alarm(*look.problems)
+        self._undelivered = look.undelivered
+        for seat in self.seats.values():
+            self._pause(seat, paused=seat.key in look.paused)
+        self._moved(look.head)
+
+    def _alarm(self, *problems: str) -> None:
+        """Each problem is said once, when it comes up, and once when all are gone."""
+        for problem in problems:
+            if problem not in self.problems:
+                self.plane.record("phase_error", step="documents", detail=problem)
+        if self.problems and not problems:
+            self.plane.record("log_entry", step="documents", detail="the documents are in order again")
+        self.problems = tuple(problems)
+
+    def _pause(self, seat: Seat, *, paused: bool) -> None:
+        """Pausing is a record of the history, whoever made it; the worker finishes what it has in hand."""
+        if paused == seat.paused:
+            return
+        seat.paused = paused
+        if seat.state in ("ready", "paused"):
+            seat.state = "paused" if paused else "ready"
+        if seat.child is not None:
+            seat.child.send(control.Hold(paused=paused))
+
+    # -- delivery and the user's files
+
+    def _maybe_deliver(self) -> None:
+        if not self._delivering and not self._stopping and self._undelivered:
+            self._delivering = True
+            self._group.start_soon(self._deliver)
+
+    async def _deliver(self) -> None:
+        try:
+            made = await self._patiently(self.documents.deliver)
+            self.mailbox.put(Brought(made))
+            self._undelivered = 0
+        finally:
+            self._delivering = False
+        await self._look()
+
+    def _brought(self, made: tuple[Delivered, ...]) -> None:
+        for one in made:
+            files = ", ".join(one.written) or "nothing new"
+            detail = f"delivered {files}" + (f"; left alone: {'; '.join(one.conflicts)}" if one.conflicts else "")
+            summary = {
+                "commit": one.commit,
+                "task": one.task,
+                "written": list(one.written),
+                "conflicts": list(one.conflicts),
+            }
+            self.plane.record("log_entry", step="delivered", detail=detail, summary=summary)
+
+    async def _watch_repository(self) -> None:
+        """A change of the user's files opens a new assessment."""
+        while True:
+            await anyio.sleep(REPOSITORY_EVERY)
+            began = anyio.current_time()
+            try:
+                taken = await self._at_desk(lambda: self.documents.snapshot("your files changed"))
+            except (StoreError, OSError) as error:
+                self._alarm(str(error))
+                continue
+            if taken is not None and taken.changed:
+                why = f"{taken.changed} file(s) of the repository changed."
+                await self._patiently(lambda: self.documents.assess(taken.commit[:12], why))  # noqa: B023 - awaited
+                self.mailbox.put(Moved(await self._at_desk(self.documents.head)))
+            took = anyio.current_time() - began
+            await anyio.sleep(20 * took)  # a huge repository is looked at less often
+
+    # -- time and the end
+
+    async def _tick(self) -> None:
+        while True:
+            await anyio.sleep(TICK)
+            self.mailbox.put(Tick())
+
+    def _ticked(self) -> None:
+        now = anyio.current_time()
+        if now - self._last_ring >= RING_AGAIN:
+            self._last_ring = now
+            for seat in self.seats.values():
+                if seat.idle is not None and seat.idle < self._head:
+                    self._ring(seat)
+                if seat.child is not None:
+                    seat.child.recheck_markers()
+        self._maybe_deliver()
+        self._maybe_end()
+
+    def _maybe_end(self) -> None:
+        """Ask for the facts of the end when it looks near: they are taken under the store's lock, off the loop."""
+        if not self.plan.until_idle or self._judging or self._stopping or self._ended.is_set():
+            return
+        seats = {key: seat.facts() for key, seat in self.seats.items()}
+        if any(not seat.excused and seat.idle != self._head for seat in seats.values()) or self._delivering:
+            return
+        self._judging = True
+        self._group.start_soon(self._judge)
+
+    async def _judge(self) -> None:
+        try:
+            living = {seat.key: seat.epoch for seat in self.seats.values() if seat.child is not None}
+            facts = await self._at_desk(lambda: self.documents.end_facts(living))
+            self.mailbox.put(Judged(facts))
+        except StoreError as error:
+            self._alarm(str(error))
+        finally:
+            self._judging = False
+
+    def _judged(self, facts: EndFacts) -> None:
+        verdict = judge(
+            Facts(
+                head=facts.head,
+                seats={key: seat.facts() for key, seat in self.seats.items()},
+                claimed=facts.claimed,
+                views_clean=facts.views_clean,
+                undelivered=facts.undelivered,
+                drained=self.plane.drained() and not any(seat.closing for seat in self.seats.values()),
+            )
+        )
+        if isinstance(verdict, End):
+            self._ended.set()
+            self.mailbox.put(Tick())
+        else:
+            self._moved(facts.head)
+
+    def _may_start(self, seat: Seat) -> bool:
+        return seat.state != "quarantined"
+
+    # -- stopping
+
+    async def _stop(self) -> None:
+        """Ask, wait, insist, in reverse start order, within one budget; then put everything away."""
+        self._stopping = True
+        with anyio.CancelScope(shield=True):
+            deadline = anyio.current_time() + BUDGET
+            for seat in reversed(self.seats.values()):
+                child = seat.child
+                if child is None or child.exited is not None:
+                    continue
+                seat.state = "stopping"
+                await child.stop(
+                    max(0.5, min(5.0, deadline - anyio.current_time())), self.interrupted or "the run ends"
+                )
+                await child.end_tree()
+                await self._bury(seat, child)
+                seat.state = "stopped"
+            with anyio.move_on_after(5.0):
+                while any(seat.closing for seat in self.seats.values()):
+                    await anyio.sleep(0.02)
+            await self._last_look()
+
+    async def _last_look(self) -> None:
+        """Leave the documents as the history has them."""
+        try:
+            with anyio.move_on_after(5.0):
+                while True:
+                    self._heed(await self._at_desk(self.documents.look))
+                    if await self._at_desk(self.documents.reconciler.clean):
+                        return
+                    await anyio.sleep(0.1)
+        except StoreError as error:
+            self._alarm(str(error))
+
+    # -- threads
+
+    async def _at_desk(self, work: Callable[[], T]) -> T:
+        """Run something of the documents in a thread, one at a time."""
+        return await run_sync(work, limiter=self._desk)
+
+    async def _patiently(self, work: Callable[[], T]) -> T:
+        """The same; while the disk is full or the folder read-only, say so and try again."""
+        while True:
+            try:
+                return await self._at_desk(work)
+            except StoreUnavailableError as error:
+                self._alarm(str(error))
+                await anyio.sleep(1.0)
+
+
+def policies(config: Config) -> tuple[RestartPolicy, CrewPolicy]:
+    """The restart policy that `supervisor.toml` asks for."""
+    restart = config.restart
+    policy = RestartPolicy(
+        restarts=restart.restarts,
+        within=restart.within,
+        stable_after=restart.stable_after,
+        first_delay=restart.first_delay,
+        longest_delay=max(restart.first_delay, restart.longest_delay),
+    )
+    return policy, CrewPolicy(strategy=restart.strategy)

@@ -1,0 +1,227 @@
+"""One run in the foreground: put the parts together, show what happens, end with an exit code.
+
+This is what a terminal and every service manager start. What the crew does is `crew`'s, how it looks `console`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.to_thread import run_sync
+
+from ipc.control import Ack
+from ipc.modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, determine_ipc_mode_with_reason
+
+from . import plane as event_plane
+from .child import Child, Fact
+from .config import Config
+from .crew import Crew, Plan
+from .documents import Documents
+from .epochs import EpochCounter
+from .exits import Exit
+from .options import RunOptions
+from .plane import EventPlane
+from .standby import Standby
+from .status import CrewStatus, Summary, save_status, summarise
+from .workspace import Workspace, find, supervising
+
+if TYPE_CHECKING:
+    from .console import View
+    from .journal import StoredEvent
+
+CAPACITY = 1000  # frames in the queue
+LAST_LOOK = 5.0  # seconds for the view to show the last events
+SHOW_STATUS_EVERY = 0.5  # seconds between saves of the status for `supervisor status`
+
+
+def run_workspace(options: RunOptions, view: View) -> int:
+    """Run the crew of a workspace until it is done, idle or interrupted; the exit code of SPEC §6.
+
+    Raises `UserError` for what a person can put right: another supervisor, a wrong configuration, no permission.
+    """
+    workspace = find(options.workspace)
+    config = workspace.read_config()
+    multiprocessing.set_start_method("spawn", force=True)
+    with supervising(workspace), _log_file(workspace, options.verbose):
+        summary = anyio.run(_run, workspace, config, options, view)
+    view.close(summary)
+    return int(summary.exit)
+
+
+async def _run(workspace: Workspace, config: Config, options: RunOptions, view: View) -> Summary:
+    documents = await run_sync(lambda: Documents.open(workspace, config.topology))
+    crews: list[Crew] = []
+
+    def send_ack(worker: str, epoch: int, ack: Ack) -> None:
+        for crew in crews:
+            crew.acknowledge(worker, epoch, ack)
+
+    async with event_plane.opened(
+        journal=workspace.journal, spools=workspace.spools, send_ack=send_ack, capacity=CAPACITY
+    ) as plane:
+        start = plane.here()
+        await plane.close_leftovers(documents.last_epochs(), documents.reports_of)
+        above = max(plane.last_epoch(), *documents.last_epochs().values(), 0)
+        counter = EpochCounter(workspace.state / "epochs", above=above)
+        since = documents.store.head
+        plan = _plan(options, config, plane, run=f"r{counter.take()}")
+        with plane.follow(start) as events:
+            async with anyio.create_task_group() as group:
+                standby = Standby(
+                    _maker(plane), count=1, failed=lambda text: plane.record("log_entry", step="spare", detail=text)
+                )
+                crew = Crew(
+                    workspace=workspace,
+                    config=config,
+                    documents=documents,
+                    plane=plane,
+                    standby=standby,
+                    epochs=counter,
+                    plan=plan,
+                )
+                crews.append(crew)
+                shown = anyio.Event()
+                group.start_soon(_show, view, aiter(events), crew.status, shown)
+                group.start_soon(_save_status, workspace, crew.status)
+                with _signals(crew):
+                    async with anyio.create_task_group() as keeping:
+                        await keeping.start(standby.run)
+                        await crew.run()
+                        keeping.cancel_scope.cancel()
+                summary = _summary(documents, crew, since, workspace)
+                plane.record(
+                    "log_entry", step="end", detail=f"exit {int(summary.exit)}", summary={"exit": int(summary.exit)}
+                )
+                await plane.pump.aclose()
+                plane.pump.hub.close()
+                with anyio.move_on_after(LAST_LOOK):
+                    await shown.wait()
+                group.cancel_scope.cancel()
+    return summary
+
+
+async def _show(
+    view: View, events: AsyncIterator[StoredEvent], status: Callable[[], CrewStatus], shown: anyio.Event
+) -> None:
+    try:
+        await view.show(events, status)
+    finally:
+        shown.set()
+
+
+def _plan(options: RunOptions, config: Config, plane: EventPlane, *, run: str) -> Plan:
+    rate = config.ipc.rollout if config.ipc.rollout is not None else 0.1
+    mode, reason = determine_ipc_mode_with_reason(
+        cli_use_queue_ipc=options.use_queue_ipc,
+        cli_use_stdout=options.use_stdout,
+        environ=os.environ,
+        rng=random.random,
+        default_rate=rate,
+    )
+    if mode == IPC_MODE_QUEUE and not plane.serve():
+        mode, reason = IPC_MODE_STDOUT, "the queue cannot be served here"
+    plane.record("log_entry", step="mode", detail=f"{mode}: {reason}", summary={"mode": mode, "reason": reason})
+    return Plan(until_idle=options.until_idle, mode=mode, mode_reason=reason, run=run)
+
+
+def _maker(plane: EventPlane) -> Callable[[Callable[[Fact], None]], Child]:
+    def make(tell: Callable[[Fact], None]) -> Child:
+        return Child(
+            tell=tell,
+            marker=lambda child, line: _heed_marker(plane, child, line),
+            may_read=lambda child: child.assignment is None or plane.may_read(child.phase, child.epoch),
+        )
+
+    return make
+
+
+def _heed_marker(plane: EventPlane, child: Child, line: bytes) -> None:
+    plane.marker(child.phase, child.epoch, line)
+
+
+def _summary(documents: Documents, crew: Crew, since: int, workspace: Workspace) -> Summary:
+    documents.store.refresh()
+    return summarise(
+        documents.store.state,
+        since=since,
+        restarts=crew.restarts,
+        where=str(workspace.crew),
+        topology=crew.config.topology,
+        interrupted=bool(crew.interrupted),
+    )
+
+
+async def _save_status(workspace: Workspace, status: Callable[[], CrewStatus]) -> None:
+    """Keep the file that `supervisor status` reads; nothing depends on it but what is shown."""
+    before = None
+    while True:
+        now = status()
+        if now != before:
+            try:
+                await run_sync(save_status, workspace, now)
+                before = now
+            except OSError as error:
+                logging.getLogger(__name__).warning("the status cannot be saved: %s", error)
+        await anyio.sleep(SHOW_STATUS_EVERY)
+
+
+@contextmanager
+def _signals(crew: Crew) -> Iterator[None]:
+    """SIGINT, SIGTERM (and SIGBREAK) become a message to the owner; the second one ends us at once."""
+    loop_call = _threadsafe_caller()
+    seen: list[str] = []
+
+    def arrived(number: int, _frame: object) -> None:
+        name = signal.Signals(number).name
+        if seen:
+            os._exit(int(Exit.INTERRUPTED))  # workers see their pipes end, and leave by themselves
+        seen.append(name)
+        loop_call(lambda: crew.interrupt(name))
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        numbers.append(signal.SIGBREAK)
+    before = {number: signal.signal(number, arrived) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _threadsafe_caller() -> Callable[[Callable[[], None]], None]:
+    """A way into this event loop from a signal handler; anyio's own receiver needs what Windows lacks."""
+    import asyncio  # noqa: PLC0415 - the one place that needs the loop itself
+
+    loop = asyncio.get_running_loop()
+
+    def call(work: Callable[[], None]) -> None:
+        loop.call_soon_threadsafe(work)
+
+    return call
+
+
+@contextmanager
+def _log_file(workspace: Workspace, verbose: int) -> Iterator[None]:
+    """Our own log lines go to .supervisor/logs/supervisor.log; warnings, with -v all, to the terminal too."""
+    handler = logging.FileHandler(workspace.logs / "supervisor.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,170 @@
+"""The event plane as the crew's owner uses it: one object over queue server, journal, pump and hub.
+
+Opening and closing epochs, records of the supervisor's own, figures for the status. How events travel is `pump`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from docs_store.messages import Report
+from ipc.control import Ack
+from ipc.events import ProgressEvent
+from ipc.process import Identity
+
+from .hub import Hub, Subscription
+from .journal import SUPERVISOR, Cursor, Journal
+from .pump import Pump
+
+MODES = ("queue", "stdout")
+
+log = logging.getLogger(__name__)
+
+
+class EventPlane:
+    """One supervisor's event plane. Make it with `opened`."""
+
+    def __init__(self, pump: Pump, journal: Journal) -> None:
+        self.pump = pump
+        self.journal = journal
+        self.pid = os.getpid()
+        self._serving = False
+
+    def serve(self) -> bool:
+        """Serve the queue; False, and on record, where that is impossible: the crew then works in stdout mode."""
+        try:
+            self.pump.serve()
+        except OSError as error:
+            log.error("the queue cannot be served here, events come by stdout: %s", error)  # noqa: TRY400 - it says why
+            self.record("log_entry", step="queue", detail=f"cannot be served, events come by stdout: {error}")
+            return False
+        self._serving = True
+        return True
+
+    def endpoint(self) -> tuple[str, str]:
+        """Address and key (base64) for an assignment; empty when the queue is not served."""
+        server = self.pump.server
+        if not self._serving:
+            return "", ""
+        return server.address, server.key
+
+    def record(
+        self,
+        type: str,  # noqa: A002 - the event's own word
+        *,
+        phase: str = SUPERVISOR,
+        step: str = "",
+        pct: int = 0,
+        detail: str = "",
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put something of the supervisor's own on record."""
+        more = {**(summary or {}), **({"pct": pct} if pct else {})}
+        self.pump.record(type, phase, step, detail, more)
+
+    async def open_epoch(self, worker: str, epoch: int, nonce: str, identity: Identity) -> Path:
+        """The epoch's journal row and spool folder, before its worker hears of it."""
+        return await self.pump.open_epoch(worker, epoch, nonce, identity.pid, identity.created)
+
+    async def close_epoch(
+        self, worker: str, epoch: int, reports: Sequence[Report], drained: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Close a dead epoch; each of its finish records gets its event, if that did not come."""
+        await self.pump.close_epoch(worker, epoch, [finish_event(report) for report in reports], drained=drained)
+
+    async def close_leftovers(self, history: Mapping[str, int], reports: Callable[[str, int], Sequence[Report]]) -> int:
+        """At the start: close what earlier supervisors left open; how many epochs that were."""
+        known: Iterable[tuple[str, int]] = history.items()
+        closed = await self.pump.close_all_known(
+            known, finishes=lambda worker, epoch: [finish_event(report) for report in reports(worker, epoch)]
+        )
+        return len(closed)
+
+    def marker(self, worker: str, epoch: int, line: bytes) -> bool:
+        """A line of a marker pipe; False if it is log text."""
+        return self.pump.marker(worker, epoch, line)
+
+    def may_read(self, worker: str, epoch: int) -> bool:
+        """Whether that marker pipe should be read now."""
+        return self.pump.may_read_markers(worker, epoch)
+
+    def drained(self) -> bool:
+        """Whether every event that was given is committed."""
+        return self.pump.drained()
+
+    def queue_depth(self) -> tuple[int, int]:
+        """Frames in the queue, and how many fit."""
+        statistics = self.pump.statistics()
+        return statistics.depth, statistics.capacity
+
+    def counters(self) -> dict[str, int]:
+        """What became of events, over all workers, since the start of this supervisor."""
+        statistics = self.pump.statistics()
+        names = ("stored", "missed", "duplicates", "late", "gaps", "lost", "refused", "unsigned", "damaged")
+        return {name: sum(getattr(counts, name) for counts in statistics.workers.values()) for name in names}
+
+    def here(self) -> Cursor:
+        """The journal's present end."""
+        return self.journal.reader.head()
+
+    def last_epoch(self) -> int:
+        """The greatest epoch that the journal knows."""
+        return max((entry.epoch for entry in self.journal.reader.epochs()), default=0)
+
+    def follow(self, after: Cursor | None) -> Any:
+        """A context manager with the stream of events after the cursor; it ends when the plane closes."""
+        return self.pump.hub.subscribe(after)
+
+
+@asynccontextmanager
+async def opened(
+    *, journal: Path, spools: Path, send_ack: Callable[[str, int, Ack], None], capacity: int
+) -> AsyncIterator[EventPlane]:
+    """Open the journal and run the pump; both are closed on every path, the hub's streams end after the last event."""
+    texts: list[str] = []
+    book = Journal.open(journal, alarm=texts.append)
+    try:
+        hub = Hub(book)
+        planes: list[EventPlane] = []
+
+        def alarm(what: str, text: str) -> None:
+            for plane in planes:
+                plane.record("phase_error", step=what, detail=text)
+
+        async with Pump(
+            journal=book, hub=hub, spools=spools, send_ack=send_ack, alarm=alarm, capacity=capacity
+        ) as pump:
+            plane = EventPlane(pump, book)
+            planes.append(plane)
+            for text in texts:
+                plane.record("phase_error", step="journal", detail=text)
+            yield plane
+        hub.close()
+    finally:
+        book.close()
+
+
+def finish_event(report: Report) -> ProgressEvent:
+    """The event about a finish record, as the worker emits it after the commit."""
+    return ProgressEvent(
+        type="phase_complete",
+        phase=report.phase,
+        step="done",
+        pct=100,
+        detail=report.detail,
+        summary={
+            "message": report.task,
+            "round": report.round,
+            "attempt": report.attempt,
+            "result": report.result,
+            "n": report.n,
+        },
+    )
+
+
+__all__ = ["EventPlane", "Subscription", "finish_event", "opened"]

@@ -1,0 +1,106 @@
+"""One phase's place in the crew: who sits there, what it last said, and how that looks in the status.
+
+Only the crew's owner changes a seat; nothing here waits, sends or decides about restarts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from docs_store.topology import Phase
+from ipc import control
+
+from .child import Child
+from .config import PhaseConfig
+from .quiescence import Seat as SeatFacts
+from .status import PhaseState, PhaseStatus
+
+
+@dataclass(slots=True)
+class Seat:
+    """The present worker of a phase (None between two), and what is known of it. Times are the event loop's."""
+
+    phase: Phase
+    config: PhaseConfig
+    child: Child | None = None
+    epoch: int = 0
+    state: PhaseState = "stopped"
+    idle: int | None = None  # the head that its last idle report named
+    rung: int = 0  # the head of the last bell
+    task: str = ""
+    attempt: int = 0
+    text: str = ""
+    step: str = ""
+    pct: int = 0
+    mode: str = ""
+    mode_reason: str = ""
+    restarts: int = 0
+    paused: bool = False
+    detail: str = ""
+    last_beat: float = 0.0
+    moving: bool = False  # between two workers: somebody is already seeing to it
+    closing: set[int] = field(default_factory=set)  # epochs whose events are still being closed
+
+    @property
+    def key(self) -> str:
+        return self.phase.key
+
+    def seated(self, child: Child, epoch: int, mode: str, reason: str) -> None:
+        """A new worker took the place."""
+        self.child, self.epoch, self.mode, self.mode_reason = child, epoch, mode, reason
+        self.state = "starting"
+        self.emptied()
+
+    def emptied(self) -> None:
+        """What the last worker said counts no more."""
+        self.idle, self.rung = None, 0
+        self.task, self.attempt, self.text, self.step, self.pct = "", 0, "", "", 0
+
+    def hear(self, message: control.AnyUp, now: float) -> None:
+        """Take in what the worker says about itself."""
+        match message:
+            case control.Ready():
+                self.state = "paused" if self.paused else "ready"
+                self.detail = ""
+                self.last_beat = now
+            case control.Claimed(task=task, attempt=attempt, text=text):
+                self.state, self.idle = "working", None
+                self.task, self.attempt, self.text, self.pct = task, attempt, text, 0
+            case control.Finished():
+                self.task, self.text, self.step, self.pct = "", "", "", 0
+                self.state = "ready"
+            case control.Idle(head=head):
+                self.idle = head
+                self.task, self.text, self.step, self.pct = "", "", "", 0
+                self.state = "paused" if self.paused else "ready"
+            case control.Beat(pct=pct, step=step, mode=mode):
+                self.last_beat = now
+                if self.state == "working":
+                    self.pct, self.step = pct, step
+                self.mode = mode or self.mode
+            case _:
+                pass
+
+    def facts(self) -> SeatFacts:
+        """What the end of a run depends on."""
+        return SeatFacts(
+            present=self.child is not None and self.child.is_ready and self.child.exited is None and not self.moving,
+            excused=self.state == "quarantined" or self.paused,
+            idle=self.idle,
+        )
+
+    def status(self) -> PhaseStatus:
+        """The seat as people see it."""
+        return PhaseStatus(
+            title=self.phase.title,
+            pid=self.child.pid if self.child is not None and self.child.exited is None else None,
+            epoch=self.epoch,
+            state=self.state,
+            task=self.task,
+            text=self.text,
+            pct=self.pct,
+            restarts=self.restarts,
+            mode=self.mode,
+            step=self.step,
+            detail=self.detail,
+        )

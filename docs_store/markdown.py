@@ -162,7 +162,10 @@ def line_end(text: str) -> str:
 
 def sections(text: str) -> dict[str, Span]:
     """The sections of level 2 by title, in order; of two with one title the first counts."""
-    return {h.title: span for h, span in reversed(list(_spans(parse(text), 2)))}
+    found: dict[str, Span] = {}
+    for heading, span in _spans(parse(text), 2):
+        found.setdefault(heading.title, span)
+    return found
 
 
 def section_text(text: str, title: str) -> str:
@@ -503,7 +506,8 @@ def _front_matter(lines: Sequence[str]) -> int:
     if lines and _RULE.match(lines[0]):
         for at, line in enumerate(lines[1:], 1):
             if _FRONT_END.match(line):
-                return at + 1
+                after = next((later for later in lines[at + 1 :] if later.strip()), "")
+                return 0 if _UPDATED.match(after) else at + 1  # that rule is our trailer's
     return 0
 
 

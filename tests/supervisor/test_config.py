@@ -21,6 +21,7 @@ pyton = "3"
 hang = -1
 test_timeout = "x"
 tests = """
+[ipc]
 rollout = 3
 """
 
@@ -85,17 +86,17 @@ def test_every_mistake_is_named_at_once_with_its_line() -> None:
         (5, "project.pyton"),
         (6, "project.hang"),
         (7, "project.test_timeout"),
-        (13, "ipc.rollout"),
-        (14, "ipc.fallback"),
-        (17, "restart.first_delay"),
-        (18, "restart.restarts"),
-        (20, "phases.qaa"),
-        (23, "phases.security"),
-        (27, "phases.audit.actor"),
-        (28, "phases.audit.prefix"),
-        (30, "phases.user"),
-        (34, "phases.qa.driver"),
-        (35, "phases.qa.options"),
+        (14, "ipc.rollout"),
+        (15, "ipc.fallback"),
+        (18, "restart.first_delay"),
+        (19, "restart.restarts"),
+        (21, "phases.qaa"),
+        (24, "phases.security"),
+        (28, "phases.audit.actor"),
+        (29, "phases.audit.prefix"),
+        (31, "phases.user"),
+        (35, "phases.qa.driver"),
+        (36, "phases.qa.options"),
     ]
 
 

@@ -125,7 +125,8 @@ def test_what_waits_for_the_user_is_listed_oldest_first() -> None:
 def finished() -> State:
     """A bug found, fixed and approved; a feature built; both delivered."""
     state = state_of(
-        message(1, "Implement", by="user", to="developer", thread="old", text="Before this run"),
+        message(1, "Issue", thread="old", text="Before this run"),
+        message(2, "Fixed", thread="old", by="debugging"),
         message(10, "Issue", thread="F401", text="F401 unused import\nmore"),
         message(11, "Fix", thread="F401", by="planning", to="debugging"),
         message(12, "Fixed", thread="F401", by="debugging"),

@@ -52,6 +52,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     blob: bytes
 
 
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)  # a UnicodeDecodeError comes through as it is
 _encode = msgspec.msgpack.Encoder().encode
 _frame = msgspec.msgpack.Decoder(Frame)
 _raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -78,7 +79,7 @@ def encode_fields(fields: Fields) -> bytes:
     return encoded
 
 
-def encode_batch(
+def encode_batch(  # noqa: PLR0917 - in the order of the frame
     worker: str,
     epoch: int,
     nonce: str,
@@ -92,12 +93,12 @@ def encode_batch(
 
 
 def decode_header(data: bytes) -> Frame:
-    """The frame, its events unread but counted. FrameError for anything else, another version, or a size over limits."""
+    """The frame, its events unread but counted. FrameError for anything else, another version, or over a limit."""
     if len(data) > MOST_FRAME:
         raise FrameError(f"a frame of {len(data):,} bytes; at most {MOST_FRAME:,} are taken")
     try:
         frame = _frame.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         version = _version(data)
         if version not in (None, VERSION):
             raise FrameError(f"a frame of version {version}; this side speaks {VERSION}") from None
@@ -117,7 +118,7 @@ def split(blob: bytes) -> list[msgspec.Raw]:
     """The events of a blob, each still encoded. FrameError if it is none."""
     try:
         return _raws.decode(blob)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise FrameError(f"not a batch of events: {error}") from None
 
 
@@ -136,7 +137,7 @@ def decode_fields(blob: bytes) -> list[Fields]:
     """The events of a blob as bare fields. FrameError if an event is none."""
     try:
         return _events.decode(blob)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise FrameError(f"not a batch of events: {error}") from None
 
 
@@ -149,7 +150,7 @@ def decode_event(encoded: bytes) -> ProgressEvent:
     """The event that `encode_event` made these bytes of. FrameError for anything else."""
     try:
         return ProgressEvent(*_event.decode(encoded))
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise FrameError(f"not an event: {error}") from None
 
 
@@ -215,6 +216,6 @@ def _text(text: str) -> str:
 def _version(data: bytes) -> Any:
     try:
         found = msgspec.msgpack.decode(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except _UNREADABLE:
         return None
     return found[0] if isinstance(found, list) and found and isinstance(found[0], int) else None

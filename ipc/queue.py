@@ -29,15 +29,16 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, managers
+from multiprocessing import connection, get_context, managers
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from .errors import QueueBrokenError
 from .events import STARTING_STEPS, ProgressEvent, is_critical
 from .frames import MOST_FRAME
+from .receiver import Receiver
 
 FD_VARIABLE = "AUDIT_QUEUE_FD"
 KEY_VARIABLE = "AUDIT_QUEUE_KEY"
@@ -180,7 +181,7 @@ class EventQueue(stdlib_queue.Queue[Any]):
 
     def offer(self, worker: str, epoch: int, frame: bytes) -> Reply:
         """Take a frame, or none (empty bytes), and say how things stand with this epoch's events."""
-        if not isinstance(frame, bytes) or len(frame) > MOST_FRAME:
+        if frame.__class__ is not bytes or len(frame) > MOST_FRAME:
             raise ValueError(f"a frame is at most {MOST_FRAME:,} bytes")
         if self._handler is not None:
             return self._handler(Offer(worker, epoch, frame))
@@ -244,7 +245,7 @@ def _droppable(item: Any, last_starting_step: str | None) -> bool:
     return isinstance(item, dict) and item.get("type") == "progress"
 
 
-_PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
+_PLAIN: frozenset[type] = frozenset({bool, int, float, str, bytes, type(None)})
 
 
 def _check(item: Any, depth: int = 32) -> None:
@@ -368,7 +369,13 @@ class _Listener(connection.Listener):
 class _Server(managers.Server):
     """The manager's server without `serve_forever`, which would take over stdout, and without its dangerous calls."""
 
-    public: ClassVar[list[str]] = ["accept_connection", "create", "incref", "decref", "dummy"]
+    public: list[str] = [  # noqa: RUF012 - typeshed knows it as an attribute of the object
+        "accept_connection",
+        "create",
+        "incref",
+        "decref",
+        "dummy",
+    ]
     listener: _Listener
 
     def __init__(self, registry: dict[str, Any], address: str, key: bytes) -> None:
@@ -417,7 +424,8 @@ def connect(address: str, key: bytes) -> _QueueProxy:
     for attempt in range(4):
         if attempt:
             threading.Event().wait(0.005 * 4**attempt * (1 + secrets.randbelow(1000) / 1000))
-        manager = _Manager(address, key, _SERIALIZER)
+        # With no context given it would settle the host program's start method.
+        manager = _Manager(address, key, _SERIALIZER, get_context("spawn"))
         try:
             manager.connect()
             return manager.proxy()
@@ -484,6 +492,7 @@ class QueueServer:
             with suppress(OSError):
                 server.listener.close()
             server.listener.cut()
+        self.address = self.key = ""
         self._remove_folder()
 
     def _remove_folder(self) -> None:
@@ -517,16 +526,46 @@ def _new_address() -> tuple[str, Path | None]:
 
 
 class ManagedQueue(EventQueue):
-    """What `create_queue` gives: used locally here, through a proxy elsewhere."""
+    """What `create_queue` gives: used locally here, through a proxy elsewhere.
+
+    Frames that a tool's `Emitter` offers are unpacked at once, each event put once. `receiver` judges them; `receive`
+    has a line of the same tool's stdout judged by it too.
+    """
 
     def __init__(self, maxsize: int = 1000, *, wake: Callable[[], None] | None = None) -> None:
         super().__init__(maxsize, wake=wake)
+        self.receiver = Receiver()
+        self._receiving = threading.Lock()
+        self.handle_offers(self._receive)
         self.server = QueueServer(self)
         self.server.start()
 
     def close(self) -> None:
         """Stop serving; idempotent."""
         self.server.close()
+
+    def receive_line(self, line: bytes) -> list[ProgressEvent] | None:
+        """The new events of a line of stdout, judged together with what came by queue; None if it is log text."""
+        with self._receiving:
+            return self.receiver.line(line)
+
+    def _receive(self, offer: Offer) -> Reply:
+        with self._receiving:
+            durable = self.receiver.durable(offer.worker, offer.epoch)
+            room = self.maxsize - self.qsize()
+            if not offer.frame:
+                return Reply("taken", durable, durable, room)
+            if room <= 0:
+                return Reply("full", durable, durable)
+            received = self.receiver.frame(offer.frame, room=room)
+            with self.mutex:  # beyond the size if somebody was quicker: a server's thread must not wait
+                self.queue.extend((_droppable(event, None), event) for event in received.events)
+                self.unfinished_tasks += len(received.events)
+                self.not_empty.notify(len(received.events))
+        if received.events:
+            self.woken()
+        status = "taken" if received.whole else "full"
+        return Reply(status, received.durable, received.durable, room - len(received.events), received.gap)
 
     def __enter__(self) -> Self:
         return self

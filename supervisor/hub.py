@@ -95,7 +95,7 @@ class Hub:
         after: Cursor | None = None,
         *,
         phase: str | None = None,
-        type: str | None = None,
+        type: str | None = None,  # noqa: A002 - the event's own word
         live_only: bool = False,
     ) -> Iterator[Subscription]:
         """A stream of what follows the cursor: None begins with the oldest event kept, or with the next if `live_only`.

@@ -93,7 +93,7 @@ class Cursor:
 
 
 class StoredEvent(msgspec.Struct, frozen=True):
-    """An event with its place in the journal and where it came from; transport is queue, stdout, spool or supervisor."""
+    """An event, its place in the journal and where it came from: queue, stdout, spool or supervisor."""
 
     store: str
     n: int
@@ -420,7 +420,7 @@ class Journal:
         self._db: sqlite3.Connection
         self._next = 1
         self._unsynced_since: float | None = None
-        self._failures: list[Exception] = []
+        self._failures: list[tuple[Exception, bool]] = []
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     @classmethod
@@ -471,9 +471,9 @@ class Journal:
         """Remove the oldest frames beyond a size or an age in seconds; how many events went. The table stays."""
         return self._do(lambda: self._retain(most_bytes, most_age))
 
-    def fail_next(self, error: Exception, times: int = 1) -> None:
-        """Make the next commits fail, for tests of what follows from that."""
-        self._failures.extend([error] * times)
+    def fail_next(self, error: Exception, *, times: int = 1, stored: bool = False) -> None:
+        """Make the next commits fail, or (`stored`) only seem to, for tests of what follows from that."""
+        self._failures.extend([(error, stored)] * times)
 
     def close(self) -> None:
         """Commit what was asked, sync, close. Idempotent."""
@@ -632,9 +632,9 @@ class Journal:
                     case ClosedRow():
                         self._close_epoch(row)
             self._db.execute("UPDATE meta SET value = ? WHERE key = 'next'", (self._next,))
-            if self._failures:
-                raise self._failures.pop(0)
+            self._fail_as_told(stored=False)
             self._db.execute("COMMIT")
+            self._fail_as_told(stored=True)
         except BaseException:
             with suppress(sqlite3.Error):  # there may be no transaction any more
                 self._db.execute("ROLLBACK")
@@ -645,6 +645,10 @@ class Journal:
         if self._unsynced_since is None:
             self._unsynced_since = time.monotonic()
         return Committed(self._next - 1, self._next - before)
+
+    def _fail_as_told(self, *, stored: bool) -> None:
+        if self._failures and self._failures[0][1] is stored:
+            raise self._failures.pop(0)[0]
 
     def _insert_frame(self, row: FrameRow) -> None:
         first_seq, last_seq, n = row.seqs[0], row.seqs[-1], len(row.seqs)
@@ -737,11 +741,9 @@ class Journal:
 
     def _remove(self, condition: str, value: float) -> int:
         """Remove the oldest frames for which this holds, but no hole among them, and none of an open epoch."""
-        open_ = self._db.execute(
-            "SELECT min(f.first_cursor) FROM frames f JOIN epochs e ON e.worker = f.worker AND e.epoch = f.epoch"
-            f" WHERE NOT ({condition}) OR (e.closed IS NULL AND e.worker <> ?)",
-            (value, SUPERVISOR),
-        ).fetchone()[0]
+        joined = "SELECT min(f.first_cursor) FROM frames f JOIN epochs e ON e.worker = f.worker AND e.epoch = f.epoch"
+        kept = f"{joined} WHERE NOT ({condition}) OR (e.closed IS NULL AND e.worker <> ?)"
+        open_ = self._db.execute(kept, (value, SUPERVISOR)).fetchone()[0]
         bound = open_ if open_ is not None else self._next
         removed = self._db.execute(
             "SELECT coalesce(sum(n), 0) FROM frames WHERE first_cursor < ?", (bound,)

@@ -159,6 +159,12 @@ class Pump:
         own = await asyncio.wrap_future(self.journal.entry(SUPERVISOR, 0))
         self._own_seq = own.marks.seq if own is not None else 0
         self._task = asyncio.create_task(self._commit_for_ever(), name="pump")
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._raise_alarm("pump", f"the event pump has failed, nothing is journaled any more: {error!r}")
 
     def serve(self) -> None:
         """Serve the queue, at a new address each time; OSError when that is impossible here."""
@@ -336,7 +342,7 @@ class Pump:
             admitted = self._sequencer.salvage(batch)
             if admitted.judgement.lost:
                 self._count(worker)["lost"] += 1
-                text = f"events of {worker}, epoch {epoch}, between {record.prev} and before are lost"
+                text = f"critical events of {worker}, epoch {epoch}, before seq {record.seq} are lost: not in its spool"
                 self._raise_alarm("loss", text)
                 self.record(
                     "loss", worker, detail=text, summary={"epoch": epoch, "prev": record.prev, "seq": record.seq}
@@ -390,7 +396,7 @@ class Pump:
 
     def record(
         self,
-        type: str,
+        type: str,  # noqa: A002 - the event's own word
         phase: str = "",
         step: str = "",
         detail: str = "",

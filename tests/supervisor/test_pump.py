@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import secrets
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from ipc import control
-from ipc.emitter import Emitter
 from ipc.events import ProgressEvent
+from ipc.frames import Meta, encode_event, fields_of
+from ipc.markers import encode_marker, encode_unsigned
+from ipc.spool import Spool
 from supervisor.hub import Hub
-from supervisor.journal import Journal, StoredEvent
+from supervisor.journal import Journal, JournalReader, StoredEvent
 from supervisor.pump import Pump
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +82,8 @@ class Plane:
         self.workers: dict[tuple[str, int], Worker] = {}
 
     def _send_ack(self, worker: str, epoch: int, ack: control.Ack) -> None:
-        self.workers[worker, epoch].send(ack)
+        if (worker, epoch) in self.workers:
+            self.workers[worker, epoch].send(ack)
 
     async def start(self, worker: str, epoch: int, *, count: int, pause: float = 0.0, mode: str = "queue") -> Worker:
         nonce = secrets.token_hex(16)
@@ -227,3 +231,242 @@ async def test_killed_workers_lose_nothing(tmp_path: Path, mode: str) -> None:
             assert entry.stored == len(stored)
         assert plane.alarms == []
         assert plane.pump.drained()
+
+
+async def test_cut_connections_and_a_closed_listener(tmp_path: Path) -> None:
+    """Cut off, then without a listener, then redirected: the work goes on by stdout and comes back, nothing is lost."""
+    async with plane_in(tmp_path) as plane:
+        child = await plane.start("qa", 1, count=3000, pause=0.001)
+        for _ in range(5):
+            await until(lambda: len(plane.events("qa")) > 50)
+            plane.pump.server.cut()
+        plane.pump.server.close()
+        await until(lambda: any(e.transport == "stdout" for e in plane.events("qa")))
+        plane.pump.serve()
+        child.send(control.Redirect(address=plane.pump.server.address, key=plane.pump.server.key))
+        await until(lambda: plane.events("qa")[-1].transport == "queue")
+        assert (await child.heard("drained")) == "drained True"
+        await child.end()
+        events = plane.events("qa")
+        assert criticals(events) == [str(i) for i in range(3000)]
+        assert in_order(events)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+async def test_failed_commits_lose_nothing(tmp_path: Path) -> None:
+    """Commits that fail, or only seem to, are made good from the table: once each, in order, with an alarm."""
+    async with plane_in(tmp_path) as plane:
+        child = await plane.start("qa", 1, count=2000, pause=0.0005)
+        for stored in (False, True, False):
+            plane.journal.fail_next(sqlite3.OperationalError("disk full"), stored=stored)
+            plane.pump.record("decision", detail=str(stored))
+            before = plane.pump.statistics().failed_commits
+            await until(lambda before=before: plane.pump.statistics().failed_commits > before)  # type: ignore[misc]
+        assert (await child.heard("drained")) == "drained True"
+        plane.journal.fail_next(sqlite3.OperationalError("disk full"))
+        await child.end()
+        events = plane.events("qa")
+        assert criticals(events) == [str(i) for i in range(2000)]
+        assert in_order(events)
+        assert [e.detail for e in plane.events("supervisor")] == ["False", "True", "False"]
+        assert len(plane.alarms) == 4
+
+
+async def test_the_spool_alone_saves_what_was_not_sent(tmp_path: Path) -> None:
+    """A worker killed before anything could be sent: its critical events come from the spool, its finish is added."""
+    async with plane_in(tmp_path, serve=False) as plane:
+        plane.pump._paused = True  # nothing is taken, and markers are not read
+        child = await plane.start("qa", 1, count=500)
+        await child.heard("emitted")
+        child.process.kill()
+        plane.pump._paused = False
+        finish = ProgressEvent("phase_complete", "qa", summary={"message": "m1", "attempt": 2})
+        child.markers.cancel()
+        child.markers = asyncio.create_task(asyncio.sleep(0))
+        await child.end([finish])
+        events = plane.events()
+        assert criticals(events) == [str(i) for i in range(500)]
+        assert {e.transport for e in events if e.worker == "qa"} == {"spool"}
+        assert [(e.type, e.summary) for e in events if e.worker == "supervisor"] == [(finish.type, finish.summary)]
+        (entry,) = [e for e in plane.journal.reader.epochs() if e.worker == "qa"]
+        assert entry.marks.missed == 500
+
+
+async def test_forged_and_damaged_markers_are_counted(tmp_path: Path) -> None:
+    """Lines with no nonce, a wrong one, another epoch or damage put nothing into the journal, and are counted."""
+    async with plane_in(tmp_path) as plane:
+        await plane.pump.open_epoch("qa", 1, "right")
+        fields = fields_of(ProgressEvent("finding", "qa"))
+        marker = encode_marker("qa", 1, "wrong", Meta(1, 0, True), fields)
+        assert plane.pump.marker("qa", 1, marker)
+        assert plane.pump.marker("qa", 1, encode_marker("qa", 2, "right", Meta(1, 0, True), fields))
+        assert plane.pump.marker("qa", 1, b"##PROGRESS:{")
+        assert not plane.pump.marker("qa", 1, encode_unsigned(ProgressEvent("finding")))
+        assert not plane.pump.marker("qa", 1, b"hello")
+        assert plane.pump.queue.offer("qa", 1, b"no frame").status == "taken"
+        await until(lambda: plane.pump.statistics().damaged_frames == 1)
+        counts = plane.pump.statistics().workers["qa"]
+        assert (counts.refused, counts.damaged, counts.unsigned) == (2, 1, 1)
+        plane.pump.marker("qa", 1, encode_marker("qa", 1, "right", Meta(1, 0, True), fields))
+        await until(lambda: len(plane.events()) == 1)
+        await plane.pump.close_epoch("qa", 1)
+        assert plane.pump.drained()
+
+
+async def test_a_lost_record_is_a_loss_on_record(tmp_path: Path) -> None:
+    """Bytes that changed in the spool cost what they held: it is alarmed, recorded, set aside, and the rest arrives."""
+    async with plane_in(tmp_path) as plane:
+        folder = await plane.pump.open_epoch("qa", 1, "n")
+        with Spool.open(folder, segment=100) as spool:
+            for seq in range(1, 7):
+                spool.append(seq, seq - 1, encode_event(ProgressEvent("log_entry", detail=str(seq))))
+                spool.last.set(seq)
+        second = sorted(folder.glob("*.seg"))[1]
+        data = bytearray(second.read_bytes())
+        data[30] ^= 0xFF
+        second.write_bytes(data)
+        await plane.pump.close_epoch("qa", 1)
+        events = plane.events("qa")
+        assert in_order(events)
+        assert 1 < len(events) < 6
+        assert events[-1].seq == 6
+        assert any(e.type == "loss" for e in plane.events("supervisor"))
+        (entry,) = [e for e in plane.journal.reader.epochs() if e.worker == "qa"]
+        assert entry.stored + entry.marks.missed == 6
+        assert list((tmp_path / "spools" / "damaged").iterdir())
+
+
+SUPERVISOR = """
+import asyncio, sys, subprocess, secrets
+from pathlib import Path
+from ipc import control
+from supervisor.hub import Hub
+from supervisor.journal import Journal
+from supervisor.pump import Pump
+
+async def main(folder, epoch, worker_code, count, pause):
+    journal = Journal.open(folder / "journal.sqlite3")
+    workers = {}
+    def send(worker, epoch, ack):
+        workers[epoch].stdin.write(control.encode(ack))
+    pump = Pump(journal=journal, hub=Hub(journal), spools=folder / "spools", send_ack=send)
+    async with pump:
+        await pump.close_all_known()
+        print("closed", flush=True)
+        if count == 0:
+            return journal.close()
+        pump.serve()
+        nonce = secrets.token_hex(16)
+        spool = await pump.open_epoch("qa", epoch, nonce)
+        child = workers[epoch] = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", worker_code, "qa", str(epoch), nonce, str(spool), pump.server.address,
+            pump.server.key, "queue", str(count), str(pause), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+        async def words():
+            async for line in child.stderr:
+                print(child.pid, line.decode().strip(), flush=True)
+        task = asyncio.create_task(words())
+        while line := await child.stdout.readline():
+            pump.marker("qa", epoch, line.rstrip())
+        await child.wait()
+        await task
+        await pump.close_epoch("qa", epoch)
+    journal.close()
+
+asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), float(sys.argv[5])))
+"""
+
+ORPHAN = WORKER.replace("threading.Thread(target=listen", "import os\nthreading.Thread(target=lambda: (listen(), os._exit(7))")
+
+
+def start_supervisor(folder: Path, epoch: int, count: int, pause: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SUPERVISOR, str(folder), str(epoch), ORPHAN, str(count), str(pause)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "closed\n"
+    return child
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+def test_a_stopped_supervisor_holds_nobody(tmp_path: Path) -> None:
+    """While the supervisor is stopped, emit stays instant; all arrives after it is continued, by either way, in order."""
+    supervisor = start_supervisor(tmp_path, 1, 5000, 0.001)
+    assert supervisor.stdout is not None
+    assert supervisor.stdout.readline().endswith("ready\n")
+    supervisor.send_signal(signal.SIGSTOP)
+    os.waitpid(supervisor.pid, os.WUNTRACED)
+    time.sleep(4)  # what is tested is that nothing waits for this
+    supervisor.send_signal(signal.SIGCONT)
+    said, _ = supervisor.communicate(timeout=60)
+    emitted = next(line for line in said.splitlines() if " emitted " in line)
+    assert float(emitted.split()[-1]) < 0.5  # a generous bound: the feeder's calls took 2 s and more
+    assert "drained True" in said
+    journal = JournalReader(tmp_path / "journal.sqlite3")
+    events = journal.read(None, 100_000)
+    assert criticals(events) == [str(i) for i in range(5000)]
+    assert in_order(events)
+    assert "fallbacks=1" in said
+    journal.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_killed_supervisor_loses_nothing(tmp_path: Path) -> None:
+    """Supervisors SIGKILLed in mid-stream, one after another: the next closes what was open, nothing lost, none twice."""
+    for epoch in range(1, 5):
+        supervisor = start_supervisor(tmp_path, epoch, 100_000, 0.0002)
+        assert supervisor.stdout is not None
+        pid, word = supervisor.stdout.readline().split()
+        assert word == "ready"
+        time.sleep(0.1 * epoch)
+        if epoch % 2:
+            os.kill(int(pid), signal.SIGKILL)
+        supervisor.kill()
+        supervisor.communicate()
+    start_supervisor(tmp_path, 9, 0, 0).communicate()
+    journal = JournalReader(tmp_path / "journal.sqlite3")
+    events = journal.read(None, 1_000_000)
+    assert in_order(events)
+    assert all(e.closed for e in journal.epochs() if e.worker == "qa")
+    for entry in journal.epochs():
+        mine = [e for e in events if e.epoch == entry.epoch]
+        assert criticals(mine) == [str(i) for i in range(len(criticals(mine)))]
+        assert len(mine) == entry.stored > 0
+    assert not [p for p in (tmp_path / "spools").iterdir() if p.name != "damaged"]
+    journal.close()
+
+
+async def test_the_hub_replays_and_goes_on(tmp_path: Path) -> None:
+    """A subscriber sees what was and what comes as one stream, in order; filters and cursors work; close ends it."""
+    async with plane_in(tmp_path) as plane:
+        child = await plane.start("qa", 1, count=300, pause=0.0005)
+        await until(lambda: len(plane.events("qa")) > 50)
+        seen: list[StoredEvent] = []
+        some: list[StoredEvent] = []
+
+        async def watch() -> None:
+            with plane.hub.subscribe() as stream:
+                async for event in stream:
+                    seen.append(event)
+
+        async def filtered() -> None:
+            with plane.hub.subscribe(type="log_entry") as stream:
+                async for batch in stream.batches():
+                    some.extend(batch)
+
+        tasks = [asyncio.create_task(watch()), asyncio.create_task(filtered())]
+        await child.heard("drained")
+        await child.end()
+        plane.hub.close()
+        await asyncio.gather(*tasks)
+        assert seen == plane.events()
+        assert [e.n for e in seen] == list(range(1, len(seen) + 1))
+        assert some == [e for e in seen if e.type == "log_entry"]
+        with plane.hub.subscribe(seen[9].cursor) as stream:
+            rest = [event async for event in stream]
+        assert rest == seen[10:]

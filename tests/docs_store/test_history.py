@@ -82,6 +82,19 @@ def test_torn_anywhere_in_the_last_line(tmp_path: Path) -> None:
         assert texts(tmp_path / "h")[expected:] == ["after"]
 
 
+def test_a_long_torn_line_leaves_nothing_behind_a_short_one(tmp_path: Path) -> None:
+    """The torn line is gone before anything is written in its place."""
+    begun(tmp_path / "h")
+    with segment(tmp_path / "h").open("ab") as file:
+        file.write(b'{"v":1,' + b"x" * 10_000)
+    assert len(texts(tmp_path / "h")) == 4
+    assert segment(tmp_path / "h").read_bytes().endswith(b"}\n")
+    history = History(tmp_path / "h")
+    list(history.read())
+    write(history, "short")
+    assert texts(tmp_path / "h")[4:] == ["short"]
+
+
 def test_cut_anywhere_is_noticed_with_the_head_outside(tmp_path: Path) -> None:
     """With a head kept outside, a history that lost anything that was written is damage, at every length."""
     head = tmp_path / "head"

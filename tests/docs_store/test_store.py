@@ -517,6 +517,18 @@ def test_a_report_of_an_older_round_closes_nothing(store: Store) -> None:
     assert status(store, post.id) is Status.OPEN
 
 
+def test_a_report_of_an_older_round_spares_the_present_claim(store: Store) -> None:
+    """Even where the same epoch holds the next round, a report of the one before closes nothing."""
+    post = store.post(USER, issue())
+    task = claimed(store)
+    tick(store, post.id)
+    untick(store, post.id)
+    again = claimed(store)
+    assert store.finish("debugging", 1, task, done()).late
+    assert status(store, post.id) is Status.CLAIMED
+    assert not store.finish("debugging", 1, again, done()).late
+
+
 def test_an_untick_is_of_the_round_it_saw(store: Store) -> None:
     """A stale untick does not reopen a later round."""
     post = store.post(USER, issue())

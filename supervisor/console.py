@@ -44,6 +44,7 @@ from .wording import (
 
 FRAME: Final = 0.1  # seconds between two looks at whether there is something new to draw
 RECENT: Final = 12  # events kept for the live view
+LONGEST: Final = 300  # characters of a plain line; -vv shows all
 TIGHT: Final = 60  # columns below which only phase and task are shown
 NARROW: Final = 100  # columns below which the table leaves the state's word to the glyph and the text
 
@@ -257,7 +258,10 @@ class PlainView:
         async for event in events:
             if self._verbose or self._is_news(event):
                 title = title_of(event.phase, status())
-                await self._out.line(f"{clock(event.timestamp)} {title:<10} {told(event)}".rstrip())
+                words = told(event)
+                if len(words) > LONGEST and self._verbose < 2:
+                    words = f"{words[: LONGEST - 1]}…"
+                await self._out.line(f"{clock(event.timestamp)} {title:<10} {words}".rstrip())
 
     def _is_news(self, event: ShownEvent) -> bool:
         if event.type != "progress":

@@ -222,7 +222,8 @@ class Summary:
     open: int = 0
     restarts: int = 0
     unapproved: int = 0  # changes made that QA has not approved
-    held: tuple[str, ...] = ()  # phases paused or given up
+    paused: tuple[str, ...] = ()  # phases that a person holds
+    given_up: tuple[str, ...] = ()  # phases whose worker is not started any more
     where: str = "crew"
     exit: Exit = Exit.WORK_REMAINS
 
@@ -251,7 +252,8 @@ def summarise(
     done = [state.messages[report.task] for report in closed if report.task in state.messages]
     built = [message for message in done if message.kind == "Implement"]
     deliveries = [delivery for delivery in state.deliveries if int(delivery.get("n", since + 1)) > since]
-    held = tuple(key for key, epoch in state.epochs.items() if epoch.paused or epoch.given_up)
+    paused = tuple(key for key, epoch in state.epochs.items() if epoch.paused)
+    given_up = tuple(key for key, epoch in state.epochs.items() if epoch.given_up)
     result = Summary(
         found=_threads(state, (m for m in recent if m.kind == "Issue" and m.by in phases)),
         fixed=_threads(state, (m for m in recent if m.kind == "Fixed")),
@@ -263,10 +265,11 @@ def summarise(
         open=sum(m.status in UNFINISHED and m.section == "tasks" for m in state.messages.values()),
         restarts=restarts,
         unapproved=unapproved,
-        held=held,
+        paused=paused,
+        given_up=given_up,
         where=where,
     )
-    good = not result.open and not result.waiting and not held and not unapproved
+    good = not result.open and not result.waiting and not paused and not given_up and not unapproved
     code = Exit.INTERRUPTED if interrupted else Exit.DONE if good else Exit.WORK_REMAINS
     return replace(result, exit=code)
 

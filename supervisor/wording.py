@@ -103,7 +103,8 @@ def summary_lines(summary: Summary) -> list[tuple[str, list[str]]]:
             for item in summary.waiting
         ),
     )
-    group("Held", (f"{key} is paused or was given up" for key in summary.held))
+    group("Given up, because its worker kept failing", (f"{key}: see PLANNING_READ.md" for key in summary.given_up))
+    group("Paused by you", (f"{key}: supervisor resume {key}" for key in summary.paused))
     return groups
 
 
@@ -116,8 +117,10 @@ def verdict_line(summary: Summary) -> str:
         reasons.append("one thing waits for you" if count == 1 else f"{count} things wait for you")
     if rest > 0:
         reasons.append("one task is open" if rest == 1 else f"{rest} tasks are open")
-    if summary.held:
-        reasons.append(f"{', '.join(summary.held)} held")
+    if summary.given_up:
+        reasons.append(f"{', '.join(summary.given_up)} given up")
+    if summary.paused:
+        reasons.append(f"{', '.join(summary.paused)} paused")
     if summary.unapproved:
         reasons.append("QA has not approved everything")
     if summary.exit == 130:

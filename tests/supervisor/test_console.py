@@ -173,7 +173,8 @@ def test_the_summary_says_what_was_found_what_waits_and_where_to_read() -> None:
         (Summary(exit=Exit.INTERRUPTED), "Interrupted"),
         (Summary(unapproved=2), "QA has not approved everything"),
         (Summary(open=3), "3 tasks are open"),
-        (Summary(held=("qa",)), "qa held"),
+        (Summary(paused=("qa",)), "qa paused"),
+        (Summary(given_up=("qa",)), "qa given up"),
     ],
 )
 def test_the_first_line_of_the_summary_is_the_verdict(summary: Summary, says: str) -> None:

@@ -143,6 +143,6 @@ class AsyncMailbox:
 
 async def _in_thread(work: Callable[[], T]) -> T:
     """Run to its end even when the caller is cancelled: what is half done would come out as an unsure commit."""
-    from anyio.to_thread import run_sync  # noqa: PLC0415  (the synchronous half needs no event loop)
+    from anyio.to_thread import run_sync
 
     return await run_sync(work)

@@ -249,7 +249,7 @@ class Store:
 
     def text(self, document: str) -> str:
         """The whole Markdown text of the document, as its view shows it."""
-        from .views import render  # noqa: PLC0415  (only those who look at Markdown load what it needs)
+        from .views import render
 
         with self._mutex:
             return render(self.topology, self._document(document), self._state)
@@ -603,8 +603,8 @@ class Store:
         """The new whole texts, merged with what came since the cycle read; those that change nothing are left out."""
         if not outcome.strategic:
             return {}
-        from .merge import merge_text  # noqa: PLC0415  (only Planning's cycles need it)
-        from .views import completion, render  # noqa: PLC0415
+        from .merge import merge_text
+        from .views import completion, render
 
         texts: dict[str, str] = {}
         for name, mine in outcome.strategic.items():

@@ -345,7 +345,7 @@ QUICK = settings(max_examples=60, stateful_step_count=30, deadline=None, suppres
 @pytest.mark.parametrize("machine", [Conformance, Budgeted])
 def test_the_store_does_what_the_model_does(machine: type[Conformance]) -> None:
     """Any sequence of posts, claims, reports, ends, saves and crashes comes out as the model says."""
-    from hypothesis.stateful import run_state_machine_as_test  # noqa: PLC0415
+    from hypothesis.stateful import run_state_machine_as_test
 
     with frequent_snapshots():
         run_state_machine_as_test(machine, settings=QUICK)
@@ -356,7 +356,7 @@ def test_the_store_does_what_the_model_does(machine: type[Conformance]) -> None:
 @pytest.mark.parametrize("machine", [Conformance, Budgeted])
 def test_the_same_for_longer(machine: type[Conformance]) -> None:
     """The same, over more and longer sequences."""
-    from hypothesis.stateful import run_state_machine_as_test  # noqa: PLC0415
+    from hypothesis.stateful import run_state_machine_as_test
 
     with frequent_snapshots():
         longer = settings(QUICK, max_examples=400, stateful_step_count=60)

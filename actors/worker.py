@@ -146,6 +146,7 @@ class Channel:
         self._orders: deque[control.AnyDown] = deque()
         self._lock = threading.Lock()
         self._arrived = asyncio.Event()
+        self._stop_at: float | None = None
         self._doing = ("", 0, "")
         self._signs = 0
 
@@ -178,6 +179,12 @@ class Channel:
         """What the next beats say; a call is a sign of progress, also when it repeats itself. From any thread."""
         self._doing = (task, pct, step)
         self._signs += 1
+
+    def time_left(self, most: float) -> float:
+        """At most so many seconds, and not quite until the supervisor's patience ends."""
+        if self._stop_at is None:
+            return most
+        return min(most, max(0.1, 0.8 * (self._stop_at - time.monotonic())))
 
     async def beat(self) -> None:
         """Tell the supervisor for ever that the loop runs, and how late it is."""
@@ -217,6 +224,8 @@ class Channel:
             case control.Switch():
                 self.emitter.switch(message.mode, message.reason)
             case _:
+                if isinstance(message, control.Stop):
+                    self._stop_at = time.monotonic() + message.grace
                 with self._lock:
                     if isinstance(message, control.Bell):
                         self._orders = deque(o for o in self._orders if not isinstance(o, control.Bell))
@@ -232,11 +241,12 @@ def main() -> NoReturn:
     preload()  # a failing import is told by the interpreter itself: its traceback goes up the report pipe
     reports = Reports(wires.reports)
     reports.put(control.Spare(pid=os.getpid()))
+    code = 0
     try:
         assignment, already = wait_for_assignment(wires.control)
         if assignment is None:
             leave(0)  # a spare that was not needed
-        code = live(wires, reports, assignment, already)
+        live(wires, reports, assignment, already)
     except StartError as error:
         reports.put(control.Trouble(what="start", text=str(error)))
         code = EXIT_START_FAILED
@@ -312,10 +322,10 @@ def wait_for_assignment(descriptor: int) -> tuple[control.Assignment | None, byt
     return message, rest
 
 
-def live(wires: Wires, reports: Reports, assignment: control.Assignment, already: bytes) -> int:
-    """Become that phase and epoch, run its actor, and say goodbye. The exit code."""
+def live(wires: Wires, reports: Reports, assignment: control.Assignment, already: bytes) -> None:
+    """Become that phase and epoch, run its actor, say goodbye and leave."""
     become(assignment)
-    from ipc.emitter import Emitter  # noqa: PLC0415 - imported by `preload`, named here
+    from ipc.emitter import Emitter
 
     worker = assignment.phase
 
@@ -337,7 +347,7 @@ def live(wires: Wires, reports: Reports, assignment: control.Assignment, already
     # The spool's lock is ours from here. A supervisor that has died before this may have a successor that closed our
     # epoch; one that dies after it finds the lock taken. So look now, before the first event.
     already += look_at_control(wires.control)
-    return anyio.run(_live, wires, reports, emitter, assignment, already)
+    anyio.run(_live, wires, reports, emitter, assignment, already)
 
 
 def become(assignment: control.Assignment) -> None:
@@ -364,7 +374,7 @@ def become(assignment: control.Assignment) -> None:
 
 def configure_logs(*, phase: str, epoch: int) -> None:
     """Both kinds of logging become lines of the log file: structlog's as JSON, the standard library's plain."""
-    import structlog  # noqa: PLC0415 - imported by `preload`, named here
+    import structlog
 
     structlog.contextvars.bind_contextvars(phase=phase, epoch=epoch)
     structlog.configure(
@@ -395,7 +405,7 @@ def look_at_control(descriptor: int) -> bytes:
         except OSError:
             leave_orphaned()
         return os.read(descriptor, int(waiting)) if waiting else b""
-    import select  # noqa: PLC0415 - POSIX pipes only
+    import select
 
     readable, _, _ = select.select([descriptor], [], [], 0)
     if not readable:
@@ -408,7 +418,7 @@ def look_at_control(descriptor: int) -> bytes:
 
 async def _live(
     wires: Wires, reports: Reports, emitter: Emitter, assignment: control.Assignment, already: bytes
-) -> int:
+) -> NoReturn:
     channel = Channel(wires=wires, reports=reports, emitter=emitter, assignment=assignment)
     channel.listen(already)
     code = 0
@@ -424,10 +434,11 @@ async def _live(
         sys.stderr.write(text)
         channel.report(control.Trouble(what="crash" if channel.ready else "start", text=_last_part(text)))
         code = EXIT_CRASHED if channel.ready else EXIT_START_FAILED
-    # In a thread of this loop's making, so that acks are still heard; what is not durable by then is in the spool.
-    await asyncio.to_thread(emitter.drain, LAST_WORDS)
+    # Beside the loop, and acks are still heard. What is not durable by then is in the spool.
+    await asyncio.to_thread(emitter.drain, channel.time_left(LAST_WORDS))
     emitter.close()
-    return code
+    await asyncio.to_thread(reports.close, channel.time_left(1.0))
+    leave(code)  # from within: a loop that is closed waits for threads, and a driver's may be stuck
 
 
 def find_actor(options: Mapping[str, Any]) -> ActorMain:
@@ -435,7 +446,7 @@ def find_actor(options: Mapping[str, Any]) -> ActorMain:
 
     A name that means anything else, a class for instance, is the loop's to understand. Raises StartError.
     """
-    from actors import actor  # noqa: PLC0415 - imported by `preload`, named here
+    from actors import actor
 
     name = options.get("actor")
     if not name:

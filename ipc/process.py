@@ -278,7 +278,7 @@ def identify(pid: int) -> Identity | None:
     if sys.platform == "linux":
         entry = _stat(pid)
         return None if entry is None else Identity(pid, entry.created)
-    import psutil  # noqa: PLC0415 - not needed on Linux
+    import psutil
 
     try:
         process = psutil.Process(pid)
@@ -297,7 +297,7 @@ def is_suspended(identity: Identity) -> bool:
     if sys.platform == "linux":
         entry = _stat(identity.pid)
         return entry is not None and entry.created == identity.created and entry.state in "Tt"
-    import psutil  # noqa: PLC0415 - not needed on Linux
+    import psutil
 
     try:
         process = psutil.Process(identity.pid)
@@ -323,7 +323,7 @@ def kill(identity: Identity) -> bool:
             if pidfd is not None:
                 os.close(pidfd)
         return True
-    import psutil  # noqa: PLC0415 - not needed on Linux
+    import psutil
 
     try:
         process = psutil.Process(identity.pid)
@@ -498,7 +498,7 @@ def _carries(pid: str, wanted: list[bytes]) -> bool:
 
 
 def _matching_elsewhere(marker: Mapping[str, str], *, session: int | None, since: float) -> Iterator[Identity]:
-    import psutil  # noqa: PLC0415 - not needed on Linux
+    import psutil
 
     for process in psutil.process_iter():
         try:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LAST_LINES = 200  # of what a worker printed before its log file was open
 MOST_LINE = 8 * 1024 * 1024  # bytes of one line; a longer one is cut, and thereby damaged
 LAST_WORDS = 0.2  # seconds for the end of the report pipe where it cannot be read at once (Windows)
+UNKILLABLE = 2.0  # seconds between the end of a tree and being told of it
 TAIL = 16 * 1024  # bytes of the log's end
 
 
@@ -242,8 +243,11 @@ class Child:
             line, self._marker_line = bytes(self._marker_line), bytearray()
             self._take_marker(line)
 
-    async def stop(self, grace: float, reason: str = "") -> Exited:
-        """Ask in-band, wait up to `grace` seconds, insist on the whole tree. Runs to its end even when cancelled."""
+    async def stop(self, grace: float, reason: str = "") -> Exited | None:
+        """Ask in-band, wait up to `grace` seconds, insist on the whole tree. Runs to its end even when cancelled.
+
+        None if not even SIGKILL has ended it within some seconds (it hangs in a system call); its exit may come later.
+        """
         with anyio.CancelScope(shield=True):
             self.asked = True
             self.send(control.Stop(grace=grace, reason=reason))
@@ -251,8 +255,9 @@ class Child:
                 await self.gone.wait()
             if self.exited is None:
                 await self.process.end_tree()
-            await self.gone.wait()
-        return await self.wait()
+                with anyio.move_on_after(UNKILLABLE):
+                    await self.gone.wait()
+        return self.exited
 
     def kill(self) -> None:
         """End its process group at once. The exit is told like any other; `asked` stays what it was."""

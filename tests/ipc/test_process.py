@@ -177,7 +177,7 @@ async def test_the_other_systems_scan_finds_the_same(started: list[Process], mon
     process = await python(PARENT.format(new=True, stay=60), started)
     grandchild = int(await line(process))
     here = {identity.pid for identity in process.members()}
-    from ipc import process as room  # noqa: PLC0415 - its private half is compared
+    from ipc import process as room
 
     elsewhere = {i.pid for i in room._matching_elsewhere(process.marker, session=process.pid, since=0.0)}
     assert elsewhere == here == {process.pid, grandchild}

@@ -186,6 +186,7 @@ async def test_a_life_in_good_order(owner: Owner) -> None:
         assert (await owner.until(lambda: owner.said(control.Idle)))[0].head == 7
         await owner.until(lambda: owner.said(control.Beat))
         exited = await child.stop(grace=10)
+        assert exited is not None
         assert (exited.code, exited.ready, exited.asked, exited.text) == (0, True, True, "")
         assert await child.tree_gone()
     assert isinstance(owner.facts[0], Reported)
@@ -206,7 +207,9 @@ async def test_cold_start_needs_no_waiting(owner: Owner) -> None:
 async def test_a_spare_that_is_not_needed_leaves(owner: Owner) -> None:
     """A spare understands stop."""
     async with owner.child() as child:
-        assert (await child.stop(grace=10)).code == 0
+        await child.stop(grace=10)
+        assert child.exited is not None
+        assert child.exited.code == 0
 
 
 @posix
@@ -235,6 +238,7 @@ async def test_a_deaf_worker_is_ended(owner: Owner) -> None:
         child.assign(owner.assignment("deaf"))
         assert await child.wait_ready()
         exited = await child.stop(grace=0.1)
+        assert exited is not None
         assert (exited.code, exited.asked) == (-9, True)
     async with owner.child() as child:
         child.assign(owner.assignment("deaf", epoch=2))
@@ -243,7 +247,9 @@ async def test_a_deaf_worker_is_ended(owner: Owner) -> None:
         for number in range(20_000):
             child.send(control.Turn(number=number))
         await anyio.lowlevel.checkpoint()
-        assert (await child.stop(grace=0.1)).code == -9
+        exited = await child.stop(grace=0.1)
+        assert exited is not None
+        assert exited.code == -9
 
 
 async def test_a_crash_says_why(owner: Owner) -> None:

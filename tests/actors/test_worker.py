@@ -1,0 +1,261 @@
+"""The parts of a worker's process, looked at in this one; tests/supervisor/test_child.py shows its whole life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from actors import worker
+from actors.worker import Channel, Reports, StartError, Wires, find_actor, wait_for_assignment
+from ipc import control
+from supervisor.child import worker_command
+
+ASSIGNMENT = control.Assignment(
+    phase="qa", epoch=1, nonce="n", workspace=".", crew=".", state=".", spool=".", log="log", beat_every=0.01
+)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    readable, writable = os.pipe()
+    yield readable, writable
+    for descriptor in (readable, writable):
+        with contextlib.suppress(OSError):  # some tests close them
+            os.close(descriptor)
+
+
+class HeardEmitter:
+    """Notes what an emitter would be told."""
+
+    mode = "queue"
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def ack(self, ack: control.Ack) -> None:
+        self.told.append(ack)
+
+    def redirect(self, address: str, key: str) -> None:
+        self.told.append((address, key))
+
+    def switch(self, mode: str, reason: str) -> None:
+        self.told.append((mode, reason))
+
+
+def read_lines(descriptor: int, until: bytes) -> list[control.AnyUp]:
+    data = b""
+    while until not in data:
+        data += os.read(descriptor, 65536)
+    return [control.decode_up(line) for line in data.splitlines()]
+
+
+def fill(descriptor: int) -> None:
+    os.set_blocking(descriptor, False)
+    try:
+        while True:
+            os.write(descriptor, b"\n" * 65536)
+    except BlockingIOError:
+        os.set_blocking(descriptor, True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="non-blocking pipes")
+def test_reports_never_wait_and_stay_few(pipe: tuple[int, int]) -> None:
+    """While nobody reads, only the latest beat and idle wait; claims and results all do, in order."""
+    readable, writable = pipe
+    fill(writable)
+    reports = Reports(writable)
+    begin = time.monotonic()
+    reports.put(control.Trouble(what="first", text=""))  # the thread takes it, and is stuck with it
+    for number in range(2000):
+        reports.put(control.Beat(lag=number))
+        reports.put(control.Idle(head=number))
+        if number % 1000 == 0:
+            reports.put(control.Claimed(task=str(number), attempt=1, text=""))
+    assert time.monotonic() - begin < 10
+    reports.put(control.Trouble(what="last", text=""))
+    data = b""
+    while b'"last"' not in data:
+        data += os.read(readable, 1 << 20)
+    messages = [control.decode_up(line) for line in data.splitlines() if line]
+    kinds = [type(message).__name__ for message in messages]
+    assert kinds.count("Claimed") == 2
+    assert kinds.count("Beat") <= 2
+    assert kinds.count("Idle") <= 2
+    assert control.Idle(head=1999) in messages
+    reports.close(5)
+
+
+def test_pulses_come_only_while_beats_do_not(pipe: tuple[int, int]) -> None:
+    """The other thread speaks when the loop is silent, and says where the main thread is."""
+    readable, writable = pipe
+    reports = Reports(writable)
+    reports.pulse_unless_beating(0.02)
+    pulses = read_lines(readable, b'"pulse"')
+    assert isinstance(pulses[0], control.Pulse)
+    assert "test_worker.py" in pulses[0].where
+    assert pulses[0].blocked >= 0.02
+    reports.close(5)
+
+
+def test_a_closed_pipe_ends_the_writer_quietly(pipe: tuple[int, int]) -> None:
+    """Reports that nobody can read any more are nobody's trouble."""
+    readable, writable = pipe
+    os.close(readable)
+    reports = Reports(writable)
+    reports.put(control.Idle(head=1))
+    reports.close(5)
+    assert not reports._thread.is_alive()
+
+
+async def _hear(pipe: tuple[int, int], *messages: control.Down) -> tuple[list[control.AnyDown], HeardEmitter]:
+    """What a channel gives its actor once all of `messages` and a Stop are there."""
+    emitter = HeardEmitter()
+    reports = Reports(os.dup(pipe[1]))
+    channel = Channel(
+        wires=Wires(pipe[0], -1, -1), reports=reports, emitter=cast("Any", emitter), assignment=ASSIGNMENT
+    )
+    for message in (*messages, control.Stop(grace=10)):
+        channel._hear_line(control.encode(message).strip())
+    channel._hear_line(b'{"t":"no such order"}')
+    heard: list[control.AnyDown] = []
+    async for order in channel:
+        heard.append(order)
+        if isinstance(order, control.Stop):
+            break
+    assert channel.time_left(60) <= 8
+    reports.close(5)
+    return heard, emitter
+
+
+def test_orders_are_received_and_the_emitters_go_to_it(pipe: tuple[int, int]) -> None:
+    """Of bells the last one counts, holds and turns keep their order, acks never trouble the actor."""
+    ack = control.Ack(durable=3)
+    heard, emitter = asyncio.run(
+        _hear(
+            pipe,
+            control.Bell(head=1),
+            control.Hold(paused=True),
+            ack,
+            control.Turn(number=1),
+            control.Redirect(address="a", key="k"),
+            control.Bell(head=2),
+            control.Turn(number=2),
+            control.Switch(mode="stdout", reason="rollback"),
+            control.Hold(paused=False),
+        )
+    )
+    assert heard == [
+        control.Hold(paused=True),
+        control.Turn(number=1),
+        control.Bell(head=2),
+        control.Turn(number=2),
+        control.Hold(paused=False),
+        control.Stop(grace=10),
+    ]
+    assert emitter.told == [ack, ("a", "k"), ("stdout", "rollback")]
+
+
+def test_beats_carry_what_is_in_hand(pipe: tuple[int, int]) -> None:
+    """A beat says task, step and how often there was a sign of progress."""
+
+    async def beats() -> list[control.AnyUp]:
+        reports = Reports(pipe[1])
+        channel = Channel(
+            wires=Wires(-1, -1, -1), reports=reports, emitter=cast("Any", HeardEmitter()), assignment=ASSIGNMENT
+        )
+        channel.working_on("t1", 40, "scanning")
+        channel.working_on("t1", 40, "scanning")
+        beating = asyncio.create_task(channel.beat())
+        lines = await asyncio.to_thread(read_lines, pipe[0], b"\n")
+        beating.cancel()
+        reports.close(5)
+        return lines
+
+    beat = asyncio.run(beats())[0]
+    assert isinstance(beat, control.Beat)
+    assert (beat.task, beat.pct, beat.step, beat.beats, beat.mode) == ("t1", 40, "scanning", 2, "queue")
+
+
+def test_the_assignment_may_come_in_pieces(pipe: tuple[int, int]) -> None:
+    """A long assignment is read to its end, and what follows is kept for later."""
+    readable, writable = pipe
+    long = control.Assignment(
+        phase="qa", epoch=1, nonce="n", workspace=".", crew=".", state=".", spool=".", log="l", key="k" * 300_000
+    )
+    data = control.encode(long) + control.encode(control.Bell(head=1))
+    writer = threading.Thread(target=os.write, args=(writable, data))
+    writer.start()
+    assignment, rest = wait_for_assignment(readable)
+    writer.join()
+    assert assignment == long
+    os.close(writable)
+    while more := os.read(readable, 65536):
+        rest += more
+    assert rest == control.encode(control.Bell(head=1))
+
+
+def test_a_spare_whose_supervisor_goes_is_free(pipe: tuple[int, int]) -> None:
+    """Without an assignment the end of the pipe means: not needed; so does a stop."""
+    readable, writable = pipe
+    os.write(writable, control.encode(control.Stop(grace=1)))
+    assert wait_for_assignment(readable) == (None, b"")
+    os.close(writable)
+    assert wait_for_assignment(readable) == (None, b"")
+
+
+def test_the_first_message_must_be_the_assignment(pipe: tuple[int, int]) -> None:
+    """Anything else is a mistake of the supervisor's, and named."""
+    os.write(pipe[1], control.encode(control.Bell(head=1)))
+    with pytest.raises(StartError, match="must be the assignment, not Bell"):
+        wait_for_assignment(pipe[0])
+
+
+async def own_actor(_channel: Channel, _assignment: control.Assignment) -> None:
+    """What a user may write."""
+
+
+class OwnActor:
+    """What the loop would understand."""
+
+
+def test_actors_by_name() -> None:
+    """A coroutine function by its dotted path is the actor; a class is for the loop to understand; else the loop's."""
+    from actors import actor
+
+    sys.modules["own_module"] = sys.modules[__name__]
+    try:
+        assert find_actor({"actor": "own_module:own_actor"}) is own_actor
+        assert find_actor({"actor": "own_module:OwnActor"}) is actor.main
+        assert find_actor({}) is actor.main
+        for wrong in ("own_module:nothing", "own_module", "no.such.module:x"):
+            with pytest.raises(StartError, match=r"could not be loaded .* 'package.module:name'"):
+                find_actor({"actor": wrong})
+    finally:
+        del sys.modules["own_module"]
+
+
+def test_a_worker_imports_little() -> None:
+    """What makes start-up slow and memory large is not in a worker."""
+    command, environ = worker_command()
+    code = "from actors import worker; worker.preload(); import sys; print(*sorted(sys.modules))"
+    run = subprocess.run(
+        [*command[: command.index("-m")], "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    loaded = set(run.stdout.split())
+    assert {"actors.actor", "ipc.emitter", "structlog", "anyio"} <= loaded
+    unwanted = {"rich", "typer", "pydantic", "starlette", "watchfiles", "pygit2", "psutil", "trio", "supervisor"}
+    assert not loaded & unwanted
+
+
+def test_its_entry_names_are_stable() -> None:
+    """The supervisor's side relies on these."""
+    assert (worker.EXIT_CRASHED, worker.EXIT_START_FAILED, worker.EXIT_ORPHANED) == (1, 69, 76)

@@ -226,6 +226,8 @@ class _Step:
             self.touch_read(message.to)
         if before is not None and before.priority != message.priority:
             self.touch_write(message.by)
+        if message.kind == "Blocker" and (before is None or before.status is not message.status):
+            self.touch_write(message.by)  # it stands among the blockers of who told of it, too
         if message.status in _IN_PROGRESS or (before is not None and before.status in _IN_PROGRESS):
             self.touch_write(message.to)
         return message

@@ -196,6 +196,7 @@ def _write_blocks(topology: Topology, document: Document, state: State) -> tuple
     mine = [m for m in state.messages.values() if m.to == phase and m.section == "tasks"]
     claimed = [m for m in mine if m.status is Status.CLAIMED]
     blocked = [m for m in mine if m.status in WAITING]
+    reported = [m for m in state.messages.values() if is_reported_blocker(m) and m.by == phase]
     to_others = [
         Block(
             f"To {other.title}",
@@ -212,7 +213,10 @@ def _write_blocks(topology: Topology, document: Document, state: State) -> tuple
         Block(
             _BLOCKERS,
             lines=tuple(
-                _capped([_open(m, f"{m.status}: {_text(m.detail)}" if m.detail else str(m.status)) for m in blocked])
+                _capped(
+                    [_open(m, f"{m.status}: {_text(m.detail)}" if m.detail else str(m.status)) for m in blocked]
+                    + [_reported(topology, m) for m in reported]
+                )
             ),
         ),
         Block(_MESSAGES),
@@ -230,6 +234,17 @@ def _told(state: State, report: Report) -> str:
 def _open(message: Message, status: str) -> Owned:
     first = _text(message.text.partition("\n")[0])
     return Owned(message.id, f"[ ] {message.kind}: {first} - {status} <!-- id:{message.id} -->")
+
+
+def is_reported_blocker(message: Message) -> bool:
+    """Whether a phase told another one what holds it up, and that is not settled: it stays among its blockers."""
+    return message.kind == "Blocker" and message.section == "tasks" and message.status in UNFINISHED
+
+
+def _reported(topology: Topology, message: Message) -> Owned:
+    first = _text(message.text.partition("\n")[0])
+    to = topology.phase(message.to).title
+    return Owned(f"{message.id}.told", f"[ ] {first} - told {to}, {message.status} <!-- id:{message.id}.told -->")
 
 
 def _attempt(message: Message) -> str:

@@ -440,12 +440,19 @@ class Crew:
         self._maybe_end()
 
     def _record_exit(self, seat: Seat, fact: Exited) -> None:
+        said = fact.text.strip()
         self.plane.record(
             "log_entry" if fact.asked else "phase_error",
             phase=seat.key,
             step="exit",
-            detail=fact.as_exit(seat.key).text + (f": {fact.text}"[:4000] if fact.text else ""),
-            summary={"epoch": fact.child.epoch, "pid": fact.child.pid, "code": fact.code, "asked": fact.asked},
+            detail=fact.as_exit(seat.key).text + (f": {_last_line(said)}" if said else ""),
+            summary={
+                "epoch": fact.child.epoch,
+                "pid": fact.child.pid,
+                "code": fact.code,
+                "asked": fact.asked,
+                "text": said[-8000:],
+            },
         )
 
     # -- heads, bells, documents
@@ -661,6 +668,11 @@ class Crew:
             except StoreUnavailableError as error:
                 self._alarm(str(error))
                 await anyio.sleep(1.0)
+
+
+def _last_line(text: str) -> str:
+    """Where a traceback says what it was."""
+    return text.rpartition("\n")[2].strip()[:500]
 
 
 def policies(config: Config) -> tuple[RestartPolicy, CrewPolicy]:

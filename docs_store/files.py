@@ -137,7 +137,7 @@ def remove(path: Path) -> None:
 def sync_file(fd: int) -> None:
     """Bring a file to the disk itself. An error means that it may not be there: write it anew, do not sync again."""
     if sys.platform == "darwin":
-        import fcntl  # noqa: PLC0415  not on Windows
+        import fcntl
 
         with suppress(OSError):  # not every file system knows it
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)

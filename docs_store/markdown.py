@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -138,8 +138,9 @@ def parse(text: str) -> Page:
         elif token.type == "heading_open" and token.level == 0 and token.map:
             title = " ".join(tokens[at + 1].content.split())
             headings.append(Heading(int(token.tag[1:]), title, token.map[0], token.map[1]))
-    trailer, tail = _trailer(lines, opaque)
+    trailer, tail = _trailer(lines, opaque, first)
     headings = [h for h in headings if not _is_ours(h, lines, trailer)]
+    items = [replace(item, end=_without(lines, item, trailer)) for item in items if item.line not in trailer]
     revisions = tuple(
         (int(found[1]), found[2])
         for at, line in enumerate(lines)
@@ -379,7 +380,7 @@ def splice(text: str, blocks: Sequence[Block], tail: Sequence[str]) -> str:
     return (BOM if text.startswith(BOM) else "") + "".join(out) + end.join(tail) + last
 
 
-def _fill(  # noqa: PLR0917  the parts of one splice
+def _fill(
     page: Page,
     lines: list[str | None],
     places: dict[int, list[str]],
@@ -494,7 +495,7 @@ def _spans(page: Page, level: int) -> Iterator[tuple[Heading, Span]]:
 
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
-    from markdown_it import MarkdownIt  # noqa: PLC0415  40 ms, and not every worker needs it
+    from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark")
     parser.core.ruler.enableOnly(["normalize", "block"])
@@ -523,6 +524,14 @@ def _item(lines: Sequence[str], start: int, end: int, depth: int) -> Iterable[It
     yield Item(start, end, found[1], ticked, text, key, bool(mark and mark[2]), depth)
 
 
+def _without(lines: Sequence[str], item: Item, trailer: frozenset[int]) -> int:
+    """The end of an item without lines of our trailer, which Markdown takes for a part of it."""
+    end = item.end
+    while end > item.line + 1 and (end - 1 in trailer or not lines[end - 1].strip()):
+        end -= 1
+    return end
+
+
 def _is_open(token: Token, lines: Sequence[str]) -> bool:
     """Whether a block at the end of the document lacks its end, so that whatever follows belongs to it."""
     start, end = token.map or (0, 0)
@@ -539,7 +548,7 @@ def _is_open(token: Token, lines: Sequence[str]) -> bool:
     return False
 
 
-def _trailer(lines: Sequence[str], opaque: set[int]) -> tuple[frozenset[int], int]:
+def _trailer(lines: Sequence[str], opaque: set[int], front: int) -> tuple[frozenset[int], int]:
     """The lines of our trailer, and where it begins if it ends the document (else the number of lines).
 
     At the very end it counts even inside a fence that nobody closed.
@@ -547,20 +556,20 @@ def _trailer(lines: Sequence[str], opaque: set[int]) -> tuple[frozenset[int], in
     bare = [line.rstrip("\r\n") for line in lines]
     last = _last_text(lines, 0, len(lines))
     tail = last
-    while tail and (not bare[tail - 1].strip() or _is_trailing(bare[tail - 1])):
+    while tail > front and (not bare[tail - 1].strip() or _is_trailing(bare[tail - 1])):
         tail -= 1
     ours: set[int] = set()
     for at, line in enumerate(bare):
-        if at in opaque and at < tail:
+        if at < front or (at in opaque and at < tail):
             continue
         signed = at - 1 in ours or (tail <= at + 1 < len(bare) and _REV.match(bare[at + 1]))
         if _REV.match(line) or _UPDATED.match(line) or (_UPDATED_BY.match(line) and signed):
             ours.add(at)
     for at in sorted(ours):
         before = at
-        while before and not bare[before - 1].strip():
+        while before > front and not bare[before - 1].strip():
             before -= 1
-        if _UPDATED.match(bare[at]) and before and _RULE.match(bare[before - 1]):
+        if _UPDATED.match(bare[at]) and before > front and _RULE.match(bare[before - 1]):
             ours |= set(range(before - 1, at))
     if last - 1 in ours:
         ours |= set(range(last, len(lines)))  # blank lines after it

@@ -448,7 +448,10 @@ async def test_when_the_supervisor_is_killed_all_are_gone_within_two_seconds(own
     async with process:
         assert process.stdout is not None
         with anyio.fail_after(15):
-            pids = [int(pid) for pid in (await process.stdout.receive()).split()]
+            text = b""
+            while not text.endswith(b"\n"):
+                text += await process.stdout.receive()
+        pids = [int(pid) for pid in text.split()]
         identities = [identify(pid) for pid in pids]
         assert len([i for i in identities if i is not None]) == 3
         process.kill()

@@ -182,7 +182,8 @@ def summary_panel(summary: Summary, *, most: int = 8) -> RenderableType:
     parts: list[RenderableType] = [Text(verdict_line(summary), style="bold green" if good else "bold yellow")]
     for heading, lines in summary_lines(summary):
         parts.append(Text(heading, style="bold"))
-        parts += [Text(f"  {line}") for line in lines[:most]]
+        whole = heading.startswith("Waiting")  # what is asked of the user is not cut
+        parts += [Text(f"  {line}", no_wrap=not whole, overflow="ellipsis") for line in lines[:most]]
         if len(lines) > most:
             parts.append(Text(f"  … and {len(lines) - most} more", style="dim"))
     parts += [Text(), *(Text(line, style="dim") for line in summary_footer(summary))]

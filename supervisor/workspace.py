@@ -12,17 +12,21 @@ import os
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, NamedTuple, Self
 
 from .config import FILE, Config, ConfigError, Mistake, parse
 from .exits import Exit, UserError
 
 FORMAT = 1  # of the workspace as a whole; each file in it carries a version of its own too
 NAME = "phase-supervisor"
+COMMANDS_MOMENT = 5.0  # seconds for which a command may hold the lock while it brings the documents up to date
+
+Role = Literal["supervisor", "command"]
 
 
 class WorkspaceError(UserError):
@@ -214,20 +218,25 @@ class WorkspaceLock:
     The file keeps (pid, create time) of the holder for people and for `holder`; the lock itself is the system's.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._root = workspace.root
-        self._path = workspace.lock
+    def __init__(self, workspace: Workspace, *, role: Role = "supervisor") -> None:
+        self._workspace = workspace
+        self._role = role
         self._fd: int | None = None
 
     def acquire(self) -> Self:
-        """Take the lock or raise `WorkspaceBusyError` at once."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        if not _try_lock(fd):
-            os.close(fd)
-            raise WorkspaceBusyError(self._root, _said(self._path)[0])
+        """Take the lock; raise `WorkspaceBusyError` if a supervisor has it. A command's moment is waited for."""
+        fd = os.open(self._workspace.lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        until = time.monotonic() + COMMANDS_MOMENT
+        while not _try_lock(fd):
+            pid = holder(self._workspace)
+            if pid is not None or time.monotonic() >= until:
+                os.close(fd)
+                raise WorkspaceBusyError(self._workspace.root, pid or _said(self._workspace.lock).pid)
+            time.sleep(0.02)
         self._fd = fd
         os.ftruncate(fd, 0)
-        os.write(fd, json.dumps({"pid": os.getpid(), "created": _create_time(os.getpid())}).encode())
+        said = {"pid": os.getpid(), "created": _create_time(os.getpid()), "role": self._role}
+        os.write(fd, json.dumps(said).encode())
         return self
 
     def release(self) -> None:
@@ -252,23 +261,29 @@ def holder(workspace: Workspace) -> int | None:
 
     Looks at the file and the process and never touches the lock: looking must not make a starting supervisor fail.
     """
-    pid, created = _said(workspace.lock)
-    if not pid:
+    said = _said(workspace.lock)
+    if not said.pid or said.role != "supervisor":
         return None
-    actual = _create_time(pid)
-    return pid if actual is not None and abs(actual - created) < 2.0 else None
+    actual = _create_time(said.pid)
+    return said.pid if actual is not None and abs(actual - said.created) < 2.0 else None
 
 
-def _said(path: Path) -> tuple[int, float]:
+class _Said(NamedTuple):
+    pid: int = 0
+    created: float = 0.0
+    role: str = ""
+
+
+def _said(path: Path) -> _Said:
     try:
         said = json.loads(path.read_bytes())
-        return int(said["pid"]), float(said["created"])
+        return _Said(int(said["pid"]), float(said["created"]), str(said["role"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return 0, 0.0
+        return _Said()
 
 
 def _create_time(pid: int) -> float | None:
-    import psutil  # noqa: PLC0415 - most commands never need it
+    import psutil
 
     try:
         process = psutil.Process(pid)

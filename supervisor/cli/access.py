@@ -60,7 +60,7 @@ def opened(session: Session, *, writes: bool = False) -> Iterator[Opened]:
 
     A running supervisor does that itself; without one we do, holding its lock for that moment.
     """
-    from docs_store.store import Store  # noqa: PLC0415 - for the commands that need it
+    from docs_store.store import Store
 
     workspace = session.workspace()
     config = workspace.read_config()
@@ -74,13 +74,13 @@ def opened(session: Session, *, writes: bool = False) -> Iterator[Opened]:
 
 def show_in_documents(workspace: Workspace, store: Store) -> None:
     """Bring the Markdown files up to date, unless a supervisor runs: it sees to that by itself."""
-    from docs_store.errors import StoreError  # noqa: PLC0415 - the same
-    from docs_store.reconcile import Reconciler  # noqa: PLC0415 - the same
+    from docs_store.errors import StoreError
+    from docs_store.reconcile import Reconciler
 
     if holder(workspace) is not None:
         return
     try:
-        with WorkspaceLock(workspace).acquire():
+        with WorkspaceLock(workspace, role="command").acquire():
             reconciler = Reconciler(store, workspace.crew)
             reconciler.start()
             settled = reconciler.settle(SETTLE)

@@ -28,7 +28,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make a repository a workspace: supervisor.toml, the documents in crew/, .gitignore lines. Overwrites nothing."""
-    from supervisor.bootstrap import init as make  # noqa: PLC0415 - brings the Markdown parser along
+    from supervisor.bootstrap import init as make
 
     session: Session = ctx.obj
     report = make(session.folder / folder if folder else session.folder)
@@ -84,9 +84,9 @@ def run(
     """
     if plain and as_json:
         raise UsageError("--plain and --json exclude each other; choose one")
-    from supervisor.bootstrap import require_trust  # noqa: PLC0415 - keeps `--help` quick
-    from supervisor.console import view_for  # noqa: PLC0415 - the same
-    from supervisor.foreground import run_workspace  # noqa: PLC0415 - the same
+    from supervisor.bootstrap import require_trust
+    from supervisor.console import view_for
+    from supervisor.foreground import run_workspace
 
     session: Session = ctx.obj
     start = Session(session.folder / folder) if folder else session
@@ -107,10 +107,10 @@ def run(
 
 def status(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """Show what each phase is doing. Exit code 3 when no supervisor runs here."""
-    from supervisor.status import at_rest, load_status  # noqa: PLC0415 - keeps `--help` quick
-    from supervisor.workspace import holder  # noqa: PLC0415 - the same
+    from supervisor.status import at_rest, load_status
+    from supervisor.workspace import holder
 
-    from .access import opened  # noqa: PLC0415 - the same
+    from .access import opened
 
     session: Session = ctx.obj
     workspace = session.workspace()
@@ -158,7 +158,7 @@ def _say_status(now: CrewStatus) -> None:
 
 def trust(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """Agree to the commands and code that this workspace's supervisor.toml names; they run as you."""
-    from supervisor.bootstrap import trust as agree  # noqa: PLC0415 - keeps `--help` quick
+    from supervisor.bootstrap import trust as agree
 
     session: Session = ctx.obj
     workspace = session.workspace()
@@ -175,7 +175,7 @@ def trust(ctx: typer.Context, *, as_json: AsJson = False) -> None:
 
 def doctor(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """Check what a run needs (Python, SQLite, disk, permissions, tests, documents), and say what to do."""
-    from supervisor.doctor import examine  # noqa: PLC0415 - keeps `--help` quick
+    from supervisor.doctor import examine
 
     session: Session = ctx.obj
     checks = examine(session.folder)

@@ -134,7 +134,7 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Tell the story of a message's thread: who asked whom for what, and what came of it."""
-    import docs_store.trace as tracing  # noqa: PLC0415 - keeps `--help` quick
+    import docs_store.trace as tracing
 
     session: Session = ctx.obj
     with opened(session) as found:
@@ -186,7 +186,7 @@ def export_git(
     as_json: AsJson = False,
 ) -> None:
     """Write the documents' history as a git repository, one commit per record, for sharing and for git's tools."""
-    from supervisor.export import export  # noqa: PLC0415 - brings pygit2 along
+    from supervisor.export import export
 
     session: Session = ctx.obj
     target = session.folder / folder
@@ -209,7 +209,7 @@ def document_name(found: Opened, word: str) -> str:
 
 def text_at(found: Opened, name: str, n: int | None) -> str:
     """The document's text after record n; "" before it was on record."""
-    from docs_store.views import render  # noqa: PLC0415 - brings the Markdown parser along
+    from docs_store.views import render
 
     if n is None or n == found.store.head:
         return found.store.text(name)
@@ -222,8 +222,8 @@ def text_at(found: Opened, name: str, n: int | None) -> str:
 
 def history(found: Opened, *, until: int | None = None) -> Iterator[tuple[Record, tuple[str, ...]]]:
     """Each record with the documents that it touched, oldest first."""
-    from docs_store.messages import State  # noqa: PLC0415 - keeps the start quick
-    from docs_store.replay import apply  # noqa: PLC0415 - the same
+    from docs_store.messages import State
+    from docs_store.replay import apply
 
     state = State()
     for record in found.store.records():

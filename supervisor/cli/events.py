@@ -41,7 +41,7 @@ def events(
         if phase.lower() not in known:
             raise UsageError(f"there is no phase named {phase!r}; there are: {', '.join(known)}")
         phase = phase.lower()
-    from supervisor.journal import Cursor, CursorGoneError, JournalReader  # noqa: PLC0415 - keeps `--help` quick
+    from supervisor.journal import Cursor, CursorGoneError, JournalReader
 
     try:
         cursor = Cursor.parse(since) if since is not None else None

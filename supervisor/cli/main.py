@@ -36,7 +36,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's way to call
     if value:
-        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - reads files
+        from importlib.metadata import PackageNotFoundError, version
 
         try:
             typer.echo(f"phase-supervisor {version('phase-supervisor')}")
@@ -112,8 +112,8 @@ def judged(error: Exception) -> tuple[Exit, str]:
     """The exit code and the words for an error that reached the top."""
     if isinstance(error, UserError):
         return error.exit, str(error)
-    from docs_store import errors  # noqa: PLC0415 - only when something went wrong
-    from supervisor import journal  # noqa: PLC0415 - the same
+    from docs_store import errors
+    from supervisor import journal
 
     codes: dict[type[Exception], Exit] = {
         errors.LockBusyError: Exit.WORKSPACE_BUSY,

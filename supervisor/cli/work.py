@@ -143,7 +143,7 @@ def changes(
     as_json: AsJson = False,
 ) -> None:
     """Show what the crew changed, and what of it is in your files; with a TASK, the change itself."""
-    from supervisor.changes import diff, listed  # noqa: PLC0415 - keeps `--help` quick
+    from supervisor.changes import diff, listed
 
     session: Session = ctx.obj
     with opened(session) as found:
@@ -182,7 +182,7 @@ def undo(
     as_json: AsJson = False,
 ) -> None:
     """Take a delivered change back out of your files. Lines you have changed since are left alone, and named."""
-    from supervisor.changes import take_back  # noqa: PLC0415 - keeps `--help` quick
+    from supervisor.changes import take_back
 
     session: Session = ctx.obj
     with opened(session, writes=True) as found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -301,6 +302,30 @@ def test_events_for_people_are_harmless_lines(journaled: Cli) -> None:
     assert len(lines) == 5
     assert "QA         found number 1" in lines[0]
     assert "\x1b" not in journaled.out
+
+
+def test_events_can_be_followed_from_before_the_first(cli: Cli) -> None:
+    """What happens is shown as it happens; Ctrl-C ends it with 130."""
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-m", "supervisor", "events", "--follow", "--json", "--type", "finding"],
+        cwd=cli.folder,
+        env={**os.environ, "PYTHONPATH": str(Path(package).parent.parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    try:
+        with Journal.open(cli.place.journal) as journal:
+            for n, type_ in enumerate(("finding", "progress", "finding"), start=1):
+                journal.commit([OwnRow(seq=n, event=ProgressEvent(type_, detail=str(n)))]).result(10)
+                if type_ == "finding":
+                    assert json.loads(child.stdout.readline())["detail"] == str(n)
+        if sys.platform != "win32":
+            child.send_signal(signal.SIGINT)
+            assert child.wait(10) == Exit.INTERRUPTED
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def test_a_cursor_of_another_journal_is_said_to_be_one(journaled: Cli) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from supervisor.workspace import (
     FORMAT,
     NewerFormatError,
     NoWorkspaceError,
+    Role,
     Workspace,
     WorkspaceBusyError,
     WorkspaceError,
@@ -33,7 +35,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from supervisor.workspace import Workspace, WorkspaceLock
-lock = WorkspaceLock(Workspace(Path(sys.argv[1]))).acquire()
+lock = WorkspaceLock(Workspace(Path(sys.argv[1])), role=sys.argv[2]).acquire()
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -47,10 +49,10 @@ def place(tmp_path: Path) -> Workspace:
     return made
 
 
-def holding(place: Workspace) -> subprocess.Popen[str]:
+def holding(place: Workspace, role: Role = "supervisor") -> subprocess.Popen[str]:
     root = Path(module.__file__).parent.parent
     child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(place.root)],
+        [sys.executable, "-c", HOLD, str(place.root), role],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -102,9 +104,34 @@ def test_death_gives_the_lock_back(place: Workspace) -> None:
     assert holder(place) is None
 
 
+def test_a_commands_moment_is_waited_for_and_is_no_supervisor(place: Workspace) -> None:
+    """`supervisor task` and `supervisor run` at the same time both succeed."""
+    child = holding(place, "command")
+    assert holder(place) is None
+    killer = threading.Timer(0.1, child.kill)
+    killer.start()
+    try:
+        with WorkspaceLock(place).acquire():
+            assert child.wait(10) != 0
+    finally:
+        killer.join()
+        end(child)
+
+
+def test_a_command_that_hangs_with_the_lock_is_named(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its moment it is as busy as a supervisor would be."""
+    monkeypatch.setattr(module, "COMMANDS_MOMENT", 0.05)
+    child = holding(place, "command")
+    try:
+        with pytest.raises(WorkspaceBusyError, match=str(child.pid)):
+            WorkspaceLock(place).acquire()
+    finally:
+        end(child)
+
+
 def test_a_pid_that_was_given_to_another_process_is_no_holder(place: Workspace) -> None:
     """The create time tells a reused pid apart."""
-    place.lock.write_text(json.dumps({"pid": os.getpid(), "created": 1.0}))
+    place.lock.write_text(json.dumps({"pid": os.getpid(), "created": 1.0, "role": "supervisor"}))
     assert holder(place) is None
 
 

@@ -9,6 +9,7 @@ Store changes it under your eyes; hold `reading()` while looking, or open a Stor
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import json
 import os
@@ -78,7 +79,7 @@ FOLDER = ".history"
 MOST_DOCUMENT = 4 * 1024 * 1024  # bytes of one document
 ENOUGH = 0.95  # completion of PRIMARY and SECONDARY from which on MASTER_PLAN may be updated
 DEADLINE = 10.0  # seconds that an operation waits for the lock
-SNAPSHOT_EVERY = 500  # records, or a quarter of the messages if that is more
+SNAPSHOT_EVERY = 200  # records, or an eighth of the messages if that is more
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+~/-]{0,127}")
 
 
@@ -146,7 +147,7 @@ class Store:
         self._mutex = threading.RLock()
         self._state = State()
         self._certain = Head()  # the head that this process has seen on the disk under the lock
-        self._doubt = ""  # why memory and disk may differ; what the next operation has to clear up
+        self._doubt = "nothing was read yet"  # why memory and disk may differ: the next operation clears it up
         self._damage: DamageError | None = None
         self._snapshot_n = 0
 
@@ -758,7 +759,7 @@ class Store:
         self._doubt = "a record could not be applied"
         apply(self._state, record, self.topology)
         self._doubt = ""
-        if record.n - self._snapshot_n >= max(SNAPSHOT_EVERY, len(self._state.messages) // 4):
+        if record.n - self._snapshot_n >= max(SNAPSHOT_EVERY, len(self._state.messages) // 8):
             self._history.save_snapshot(msgspec.msgpack.encode(self._state))
             self._snapshot_n = record.n
         return record
@@ -785,10 +786,15 @@ def _make_folder(inside: Path) -> None:
 
 def _decoded(body: bytes) -> State | None:
     """None if another version wrote the snapshot: then the history itself is read."""
+    collecting = gc.isenabled()
+    gc.disable()  # nothing of it is garbage, and looking for some takes longer than the rest
     try:
         return msgspec.msgpack.decode(body, type=State)
     except (msgspec.DecodeError, ValueError, TypeError):
         return None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _iso(seconds: float) -> str:

@@ -39,8 +39,9 @@ from docs_store.messages import (
     Status,
     Task,
 )
+from docs_store.replay import Record, apply
 from docs_store.store import Store
-from docs_store.topology import DEFAULT, Operation
+from docs_store.topology import DEFAULT, Operation, Topology
 from docs_store.views import completion, render, template
 
 PHASES = tuple(phase.key for phase in DEFAULT.phases)
@@ -799,6 +800,21 @@ def test_reopening_gives_the_same_state(store: Store, monkeypatch: pytest.Monkey
     snapshot.unlink()
     assert opened(store.folder.parent).state == store.state
     assert store.state_at(store.head) == store.state
+
+
+def test_opening_begins_at_the_snapshot(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what came after the snapshot is replayed, however long the history before it."""
+    monkeypatch.setattr("docs_store.store.SNAPSHOT_EVERY", 20)
+    worked(store)
+    applied: list[int] = []
+
+    def counting(state: State, record: Record, topology: Topology) -> None:
+        applied.append(record.n)
+        apply(state, record, topology)
+
+    monkeypatch.setattr("docs_store.store.apply", counting)
+    assert opened(store.folder.parent).state == store.state
+    assert len(applied) < 20 < store.head
 
 
 def test_a_store_with_nothing_new_reads_nothing(store: Store) -> None:

@@ -6,6 +6,7 @@ when a record counts as written (after its fsync). What records mean, and who ma
 
     crew/.history/0000000001.jsonl    records 1 … ; the next segment is named by its first record
                   snapshot            the state as of some record, so that opening does not start from record 1
+                  snapshot.before     the one before that
                   lock                see `lock`
 
 A line is `{"v":1,"n":…,"at":…,"by":…,"epoch":…,"kind":…,"data":{…},"prev":"…","hash":"…"}`; its hash is the
@@ -34,6 +35,7 @@ GENESIS = "0" * 64
 SEGMENT_BYTES = 4 * 1024 * 1024
 MOST_RECORD = 16 * 1024 * 1024
 _TAIL = len(',"hash":""}') + 64  # bytes of a line behind what its hash covers
+SNAPSHOTS = ("snapshot", "snapshot.before")  # the older one serves questions about the recent past
 _SNAPSHOT = b"docs_store snapshot 1\n"
 
 if sys.platform == "darwin":
@@ -79,11 +81,11 @@ START = Position(1, 0, Head())
 class History:
     """One folder of segments, and how far it has been read."""
 
-    def __init__(self, folder: Path, *, head_file: Path | None = None, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, folder: Path, *, head_file: Path | None = None, segment_bytes: int | None = None) -> None:
         self.folder = folder
         self.head_file = head_file
         self.position = START
-        self._segment_bytes = segment_bytes
+        self._segment_bytes = SEGMENT_BYTES if segment_bytes is None else segment_bytes
 
     @property
     def head(self) -> Head:
@@ -317,12 +319,21 @@ class History:
                 file.write(_SNAPSHOT + about + b"\n" + state)
                 file.flush()
                 sync(file.fileno())
-            os.replace(temporary, self.folder / "snapshot")  # noqa: PTH105
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self.folder / SNAPSHOTS[0], self.folder / SNAPSHOTS[1])  # noqa: PTH105
+            os.replace(temporary, self.folder / SNAPSHOTS[0])  # noqa: PTH105
 
-    def load_snapshot(self) -> tuple[Position, bytes] | None:
-        """The snapshot, if there is a sound one; DamageError if the history is shorter, or another."""
+    def load_snapshot(self, at_most: int | None = None) -> tuple[Position, bytes] | None:
+        """The newest sound snapshot, of record `at_most` or before; DamageError if the history is shorter or another."""
+        for name in SNAPSHOTS:
+            found = self._load_snapshot(self.folder / name)
+            if found is not None and (at_most is None or found[0].head.n <= at_most):
+                return found
+        return None
+
+    def _load_snapshot(self, snapshot: Path) -> tuple[Position, bytes] | None:
         try:
-            whole = (self.folder / "snapshot").read_bytes()
+            whole = snapshot.read_bytes()
             magic, about, state = whole.split(b"\n", 2)
             segment, offset, n, hash_, crc = json.loads(about)
         except (OSError, ValueError):

@@ -256,12 +256,13 @@ class Store:
             return render(self.topology, self._document(document), self._state)
 
     def state_at(self, n: int) -> State:
-        """The state as of record n, replayed from the beginning."""
+        """The state as of record n, replayed from a snapshot before it or from the beginning."""
         with self._mutex:
             if n == self._state.n:
                 return self._state
-        state = State()
-        for record in self._history.records():
+        other = History(self._history.folder)
+        state = _restored(other, at_most=n)
+        for record in other.read():
             if record.n > n:
                 break
             apply(state, record, self.topology)
@@ -733,17 +734,8 @@ class Store:
     def _reload(self) -> None:
         """Forget what is in memory and read the disk: the snapshot, if there is a sound one, and what follows it."""
         self._doubt = "the history could not be read"
-        self._state = State()
-        self._history.rewind()
-        self._snapshot_n = 0
-        snapshot = self._history.load_snapshot()
-        if snapshot is not None:
-            position, body = snapshot
-            state = _decoded(body)
-            if state is not None and (state.n, state.hash) == (position.head.n, position.head.hash):
-                self._state = state
-                self._history.rewind(position)
-                self._snapshot_n = state.n
+        self._state = _restored(self._history)
+        self._snapshot_n = self._state.n
         self._take_in()
         self._doubt = ""
 
@@ -782,6 +774,19 @@ def _make_folder(inside: Path) -> None:
         inside.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreUnavailableError(f"{inside} cannot be made: {error.strerror}") from error
+
+
+def _restored(history: History, at_most: int | None = None) -> State:
+    """The state of a snapshot, with the history's position behind it; else an empty one, from the beginning."""
+    history.rewind()
+    snapshot = history.load_snapshot(at_most)
+    if snapshot is not None:
+        position, body = snapshot
+        state = _decoded(body)
+        if state is not None and (state.n, state.hash) == (position.head.n, position.head.hash):
+            history.rewind(position)
+            return state
+    return State()
 
 
 def _decoded(body: bytes) -> State | None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -737,8 +738,9 @@ def test_templates_are_put_on_record_once(store: Store) -> None:
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-def test_any_earlier_state_can_be_had(store: Store) -> None:
+def test_any_earlier_state_can_be_had(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """`state_at(n)` is what the state was after record n; a number that is not there is an error."""
+    monkeypatch.setattr("docs_store.store.SNAPSHOT_EVERY", 2)
     states = {}
     for number in range(5):
         store.post(USER, issue(f"{number}"))
@@ -795,10 +797,13 @@ def test_reopening_gives_the_same_state(store: Store, monkeypatch: pytest.Monkey
     snapshot = store.folder / ".history" / "snapshot"
     assert snapshot.exists()
     assert opened(store.folder.parent).state == store.state
-    snapshot.write_bytes(b"docs_store snapshot 1\nrubbish\n")
-    assert opened(store.folder.parent).state == store.state
-    snapshot.unlink()
-    assert opened(store.folder.parent).state == store.state
+    before = snapshot.with_name("snapshot.before")
+    for damaged in (snapshot, before):
+        damaged.write_bytes(b"docs_store snapshot 1\nrubbish\n")
+        assert opened(store.folder.parent).state == store.state
+    for missing in (snapshot, before):
+        missing.unlink()
+        assert opened(store.folder.parent).state == store.state
     assert store.state_at(store.head) == store.state
 
 
@@ -946,6 +951,63 @@ def test_a_record_read_before_it_was_taken_back(store: Store, monkeypatch: pytes
     assert other.refresh().n == store.refresh().n
     assert other.state == store.state
     assert other.post(USER, issue("and on")).new
+
+
+class CrashError(BaseException):
+    """The process ends here: nothing that runs afterwards may touch the disk."""
+
+
+class Crashing:
+    """The module `os`, until the given call of it; that call, and all after it, end the process."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if not callable(real) or name == "fdopen":
+            return real
+
+        def call(*args: Any, **more: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise CrashError
+            return real(*args, **more)
+
+        return call
+
+
+@pytest.mark.parametrize("rolls", [False, True])
+def test_a_crash_at_any_system_call_of_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, rolls: bool) -> None:
+    """Wherever the writer stopped, the record is there whole or not at all, and the redo makes it be there once."""
+    monkeypatch.setattr(history_module, "SEGMENT_BYTES", 200 if rolls else 1 << 20)
+    monkeypatch.setattr("docs_store.store.SNAPSHOT_EVERY", 1)
+    outcomes = set()
+    for calls in range(1000):
+        folder = tmp_path / f"{calls}"
+        folder.mkdir()
+        store = opened(folder)
+        store.post(USER, issue())
+        task = claimed(store)
+        before = store.head
+        crashing = Crashing(calls)
+        with monkeypatch.context() as patch:
+            patch.setattr(history_module, "os", crashing)
+            try:
+                store.finish("debugging", 1, task, done(issue(to="qa")))
+            except CrashError:
+                crashed = True
+            else:
+                crashed = False
+        after = opened(folder)
+        outcomes.add(after.head - before)
+        assert after.head - before in (0, 1)
+        assert after.finish("debugging", 1, task, done(issue(to="qa"))).n == before + 1
+        assert opened(folder).verify().ok
+        if not crashed:
+            break
+    assert outcomes == {0, 1}
+    assert calls > 10
 
 
 def test_threads_may_share_a_store(store: Store) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,9 +18,10 @@ from .access import Session
 from .output import say
 
 if TYPE_CHECKING:
-    from supervisor.journal import StoredEvent
+    from supervisor.journal import JournalReader, StoredEvent
 
 BATCH = 1000
+BIRTH = 1.0  # seconds that a journal may take from its file to its first table
 LOOK_AGAIN = 0.25  # seconds between two looks of --follow
 
 
@@ -41,7 +43,7 @@ def events(
         if phase.lower() not in known:
             raise UsageError(f"there is no phase named {phase!r}; there are: {', '.join(known)}")
         phase = phase.lower()
-    from supervisor.journal import Cursor, CursorGoneError, JournalReader
+    from supervisor.journal import Cursor, CursorGoneError
 
     try:
         cursor = Cursor.parse(since) if since is not None else None
@@ -51,7 +53,7 @@ def events(
         if not follow:
             return  # nothing has run here yet, so nothing happened
         time.sleep(LOOK_AGAIN)
-    with closing(JournalReader(workspace.journal)) as journal:
+    with closing(opened_journal(workspace.journal)) as journal:
         while True:
             try:
                 batch, cursor = journal.read_up_to(cursor, BATCH, phase, type_)
@@ -64,6 +66,23 @@ def events(
                 if not follow:
                     return
                 time.sleep(LOOK_AGAIN)
+
+
+def opened_journal(path: Path) -> JournalReader:
+    """The journal, read-only; one that is just being created is waited for."""
+    from supervisor.journal import JournalError, JournalReader
+
+    until = time.monotonic() + BIRTH
+    while True:
+        try:
+            journal = JournalReader(path)
+            journal.head()
+        except JournalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.05)
+        else:
+            return journal
 
 
 def show(event: StoredEvent, *, as_json: bool) -> None:

@@ -304,6 +304,15 @@ def test_events_for_people_are_harmless_lines(journaled: Cli) -> None:
     assert "\x1b" not in journaled.out
 
 
+def test_a_journal_that_is_none_is_said_to_be_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is just being created is waited for; this one never becomes any."""
+    monkeypatch.setattr("supervisor.cli.events.BIRTH", 0.0)
+    cli.place.journal.touch()
+    assert cli("events") == Exit.WORK_REMAINS
+    assert "journal" in cli.err
+    assert "our fault" not in cli.err
+
+
 def test_events_can_be_followed_from_before_the_first(cli: Cli) -> None:
     """What happens is shown as it happens; Ctrl-C ends it with 130."""
     child = subprocess.Popen(

@@ -372,6 +372,8 @@ def splice(text: str, blocks: Sequence[Block], tail: Sequence[str]) -> str:
                 out.append(end)
         if at < len(lines) and (line := lines[at]) is not None:
             out.append(line)
+    if out and _RULE.match(out[0]) and not _RULE.match(page.lines[0]):
+        out.insert(0, end)  # at the very top a rule would begin front matter
     if out and not out[-1].endswith("\n"):
         out[-1] += end
     if out and out[-1].strip():

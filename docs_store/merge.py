@@ -51,7 +51,7 @@ from .messages import (
     Status,
 )
 from .topology import Document, Topology
-from .views import HAND, is_pristine, is_ticked, item_body, render, shown_items
+from .views import HAND, is_pristine, is_ticked, item_body, render, shown_items, template
 
 StateAt = Callable[[int], State | None]
 _DEFAULT_KINDS: Mapping[str, Kind] = {"debugging": "Issue", "qa": "Review", "planning": "Assess"}
@@ -140,7 +140,9 @@ def _union(document: Document, state: State, mine: str, theirs: str) -> tuple[st
     ours, new = split(_ended(body(mine))), split(_ended(body(theirs)))
     shared = _matches(ours, new)
     common = "".join(ours[at] for at in sorted(shared))
+    ready = {line.strip() for line in split(template(document))}  # comes back by itself
     missing = [line.strip() for at, line in enumerate(ours) if at not in shared and _is_free(line)]
+    missing = [line for line in missing if line not in ready]
     merged = merge_text(common, mine, theirs)
     mark = f"text|{_digest(*missing)}"
     if not missing or mark in _asked(state, document):
@@ -204,11 +206,17 @@ class _Reading:
     def edit(self) -> Edit | None:
         if not self.effects and not self.questions and self.base is None:
             return None
+        questions = self.questions
+        if len(questions) > 1:  # one save, one question
+            marks = [mark for question in questions for mark in question.data["marks"]]
+            items = [item for question in questions for item in question.data["items"]]
+            text = " ".join(question.text for question in questions)
+            questions = [_question(self.document, self.state, text, marks, items)]
         return Edit(
             document=self.document.name,
             rev=self.before.n if self.before else None,
             effects=tuple(self.effects.values()),
-            questions=tuple(self.questions),
+            questions=tuple(questions),
             base=self.base,
             heard=self.text if self.before else None,
         )

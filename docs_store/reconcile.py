@@ -87,6 +87,7 @@ class _File:
     revision: tuple[int, str] = (0, "")
     read_at: float = 0.0
     stuck: _Look | None = None  # the look of a file that only a person can put right
+    wrong: str = ""  # what is wrong with that one
 
 
 @dataclass(slots=True)
@@ -196,6 +197,8 @@ class Reconciler:
         if look != known.clean and not self._is_still(known, look, now):
             doing.waiting.append(document.file)
             return
+        if look == known.stuck:
+            raise _StuckError(known.wrong)
         data = self._read(path, known, look)
         if data is None:  # it changed while it was read
             doing.waiting.append(document.file)
@@ -308,7 +311,7 @@ class Reconciler:
         if _look(path) != look:
             return None
         if wrong := _wrong(mode, look.size, data):
-            known.stuck = look
+            known.stuck, known.wrong = look, wrong
             raise _StuckError(wrong)
         return data
 

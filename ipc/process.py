@@ -36,6 +36,8 @@ PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 
 MARKER_PREFIX = "PHASE_SUPERVISOR_TREE_"  # a key of its own for each tree: one within another carries both
+_PF_KTHREAD = 0x00200000
+_YOUNG, _LOOKS = 2.0, 50  # seconds, times: how long a process without an environment may be in its exec
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between looks at processes that are no children of ours
 
 
@@ -455,6 +457,7 @@ class _Entry:
     group: int
     session: int
     created: float
+    is_kernels: bool  # a thread of the kernel's
 
 
 def _stat(pid: int) -> _Entry | None:
@@ -468,7 +471,13 @@ def _stat(pid: int) -> _Entry | None:
         return None
     if not fields or fields[0] in b"ZXx":
         return None
-    return _Entry(fields[0].decode(), int(fields[2]), int(fields[3]), int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    return _Entry(
+        fields[0].decode(),
+        int(fields[2]),
+        int(fields[3]),
+        int(fields[19]) / os.sysconf("SC_CLK_TCK"),
+        bool(int(fields[6]) & _PF_KTHREAD),
+    )
 
 
 def _matching(marker: Mapping[str, str], *, session: int | None, since: float) -> Iterator[Identity]:
@@ -481,20 +490,38 @@ def _matching(marker: Mapping[str, str], *, session: int | None, since: float) -
             entry = _stat(int(name))
             if entry is None or entry.created < since:
                 continue
-            if (session is not None and session in (entry.session, entry.group)) or (wanted and _carries(name, wanted)):
+            if (session is not None and session in (entry.session, entry.group)) or (
+                wanted and _carries(name, wanted, entry)
+            ):
                 yield Identity(int(name), entry.created)
         return
     yield from _matching_elsewhere(marker, session=session, since=since)
 
 
-def _carries(pid: str, wanted: list[bytes]) -> bool:
+def _carries(pid: str, wanted: list[bytes], entry: _Entry) -> bool:
+    environ = _environ(pid)
+    # In the middle of its exec a process has no environment yet: look again, for a moment, before letting it escape.
+    for _ in range(_LOOKS):
+        if environ or entry.is_kernels or not _is_young(entry):
+            break
+        time.sleep(_FIRST_PAUSE)
+        environ = _environ(pid)
+    block = b"\0" + environ
+    return all(b"\0" + pair + b"\0" in block for pair in wanted)
+
+
+def _is_young(entry: _Entry) -> bool:
+    if sys.platform != "linux":
+        raise NotImplementedError("there is no /proc here")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - entry.created < _YOUNG
+
+
+def _environ(pid: str) -> bytes:
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # noqa: PTH123 - read often, kept quick
-            environ = file.read()
+            return file.read()
     except OSError:  # gone, or another user's
-        return False
-    block = b"\0" + environ
-    return all(b"\0" + entry + b"\0" in block for entry in wanted)
+        return b""
 
 
 def _matching_elsewhere(marker: Mapping[str, str], *, session: int | None, since: float) -> Iterator[Identity]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -253,6 +254,19 @@ async def test_escapees_are_found_by_their_marker(started: list[Process]) -> Non
     assert [found.pid for found in process.members()] == [pid]
     assert await sweep(marker) == ()
     assert escapees(marker) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_process_in_its_exec_does_not_escape() -> None:
+    """A process that has no environment for a moment, because it is just being started, is found nevertheless."""
+    for number in range(60):
+        marker = {f"PHASE_SUPERVISOR_TEST_{number}": "1"}
+        process = subprocess.Popen(["/bin/sleep", "60"], env={**os.environ, **marker}, start_new_session=True)
+        try:
+            assert [found.pid for found in escapees(marker)] == [process.pid]
+        finally:
+            process.kill()
+            process.wait()
 
 
 async def test_an_empty_marker_is_refused() -> None:

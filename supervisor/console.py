@@ -13,6 +13,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -65,6 +66,8 @@ STYLES: Final[Mapping[str, str]] = {
     "phase_error": "red",
     "finding": "yellow",
 }
+# Nobody can read it any more: the pipe or terminal is gone, its disk is full, the file is closed. The crew goes on.
+UNSHOWABLE: Final = (OSError, ValueError)
 QUIET: Final = frozenset({"audit_complete", "log_entry"})  # shown with -v only
 
 
@@ -198,6 +201,13 @@ class View(Protocol):
     def close(self, summary: Summary) -> None: ...
 
 
+class Terminal(Console):
+    """rich's console; a pipe that its reader has closed ends what is shown, not the program."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class LiveView:
     """The rich live view of a terminal."""
 
@@ -210,17 +220,21 @@ class LiveView:
     async def show(self, events: AsyncIterator[ShownEvent], status: Callable[[], CrewStatus]) -> None:
         began = anyio.current_time()
         live = Live(console=self._console, auto_refresh=False, transient=False)
-        with live:
-            try:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._draw, live, status, began)
-                    async for event in events:
-                        self._arrived += 1
-                        if self._verbose or (event.type not in QUIET and _worth_a_line(event)):
-                            self._recent.append(event)
-                    tasks.cancel_scope.cancel()
-            finally:
+        with suppress(*UNSHOWABLE):
+            live.start()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._draw, live, status, began)
+                async for event in events:
+                    self._arrived += 1
+                    if self._verbose or (event.type not in QUIET and _worth_a_line(event)):
+                        self._recent.append(event)
+                tasks.cancel_scope.cancel()
+        finally:
+            with suppress(*UNSHOWABLE):
                 live.update(render(status(), self._recent, anyio.current_time() - began), refresh=True)
+            with suppress(*UNSHOWABLE):
+                live.stop()
 
     async def _draw(self, live: Live, status: Callable[[], CrewStatus], began: float) -> None:
         drawn: object = None
@@ -231,15 +245,19 @@ class LiveView:
             wanted = (now, self._arrived, int(elapsed if elapsed < 600 else elapsed / 10))
             if wanted != drawn:
                 drawn = wanted
-                if self._console.width != width:  # the terminal has re-wrapped our lines: begin on a clean page
-                    width = self._console.width
-                    self._console.clear()
-                live.update(render(now, list(self._recent), elapsed))
-                await anyio.to_thread.run_sync(live.refresh, abandon_on_cancel=True)
+                try:
+                    if self._console.width != width:  # the terminal has re-wrapped our lines: begin on a clean page
+                        width = self._console.width
+                        self._console.clear()
+                    live.update(render(now, list(self._recent), elapsed))
+                    await anyio.to_thread.run_sync(live.refresh, abandon_on_cancel=True)
+                except UNSHOWABLE:
+                    return
             await anyio.sleep(FRAME)
 
     def close(self, summary: Summary) -> None:
-        self._console.print(summary_panel(summary))
+        with suppress(*UNSHOWABLE):
+            self._console.print(summary_panel(summary))
 
 
 def _worth_a_line(event: ShownEvent) -> bool:
@@ -307,7 +325,7 @@ class _Out:
             for text in texts:
                 self._out.write(text.encode(encoding, "replace").decode(encoding) + "\n")
             self._out.flush()
-        except (BrokenPipeError, ValueError):  # nobody reads any more (ValueError: closed file); the crew goes on
+        except UNSHOWABLE:
             self._is_open = False
 
 
@@ -318,7 +336,7 @@ def view_for(show: Show, *, out: IO[str] | None = None, verbose: int = 0) -> Vie
         return JsonView(stream)
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")  # a terminal that does not know a character shows a question mark
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = Terminal(file=stream, highlight=False, markup=False, emoji=False)
     if show == "live" or (show == "auto" and console.is_terminal and not console.is_dumb_terminal):
         return LiveView(console, verbose=verbose)
     return PlainView(stream, verbose=verbose)

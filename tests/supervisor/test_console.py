@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +22,7 @@ from rich.console import Console
 
 from supervisor.console import JsonView, LiveView, PlainView, View, export_svg, render, summary_panel, view_for
 from supervisor.exits import Exit
+from supervisor.options import Show
 from supervisor.status import CrewStatus, PhaseStatus, Summary, Waiting
 from supervisor.wording import clean, clock, duration, plain_summary, told
 
@@ -276,16 +279,32 @@ async def test_the_json_view_prints_one_object_per_event_and_nothing_else() -> N
 
 
 @pytest.mark.anyio
-async def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
-    """`supervisor run | head` closes the pipe; the crew goes on."""
+@pytest.mark.parametrize("show", ["plain", "json", "live"])
+@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.ENOSPC])
+async def test_a_reader_that_goes_away_does_not_end_the_run(show: Show, after: int, number: int) -> None:
+    """A closed pipe, a terminal that is gone, a full disk: every event is still taken, and nothing raised."""
 
     class Gone(io.StringIO):
-        def write(self, _text: str) -> int:
-            raise BrokenPipeError
+        written = 0
 
-    view = PlainView(Gone())
-    await view.show(events(*STORY), status)
+        def write(self, text: str) -> int:
+            self.written += 1
+            if self.written > after:
+                raise OSError(number, os.strerror(number))
+            return len(text)
+
+    taken = []
+
+    async def counted() -> AsyncIterator[Event]:
+        async for event in events(*STORY):
+            taken.append(event)
+            yield event
+
+    view = view_for(show, out=Gone())
+    await view.show(counted(), status)
     view.close(SUMMARY)
+    assert len(taken) == len(STORY)
 
 
 @pytest.mark.anyio

@@ -201,6 +201,23 @@ class View(Protocol):
     def close(self, summary: Summary) -> None: ...
 
 
+class News:
+    """Tells news from progress inside a step, which moves the bar and is no more than that; `verbose` takes all."""
+
+    def __init__(self, verbose: int) -> None:
+        self._verbose = verbose
+        self._steps: dict[str, str] = {}
+
+    def is_news(self, event: ShownEvent) -> bool:
+        if self._verbose:
+            return True
+        if event.type != "progress":
+            return event.type not in QUIET
+        before = self._steps.get(event.phase)
+        self._steps[event.phase] = event.step
+        return event.step != before
+
+
 class Terminal(Console):
     """rich's console; a pipe that its reader has closed ends what is shown, not the program."""
 
@@ -213,7 +230,7 @@ class LiveView:
 
     def __init__(self, console: Console, *, verbose: int = 0) -> None:
         self._console = console
-        self._verbose = verbose
+        self._news = News(verbose)
         self._recent: deque[ShownEvent] = deque(maxlen=RECENT)
         self._arrived = 0
 
@@ -227,7 +244,7 @@ class LiveView:
                 tasks.start_soon(self._draw, live, status, began)
                 async for event in events:
                     self._arrived += 1
-                    if self._verbose or (event.type not in QUIET and _worth_a_line(event)):
+                    if self._news.is_news(event):
                         self._recent.append(event)
                 tasks.cancel_scope.cancel()
         finally:
@@ -260,34 +277,22 @@ class LiveView:
             self._console.print(summary_panel(summary))
 
 
-def _worth_a_line(event: ShownEvent) -> bool:
-    """Progress inside a step moves the bar; it is no news."""
-    return event.type != "progress" or event.step in {"done", "error"} or event.pct == 0
-
-
 class PlainView:
     """Readable lines for logs and pipes: time, phase, what happened."""
 
     def __init__(self, out: IO[str], *, verbose: int = 0) -> None:
         self._out = _Out(out)
+        self._news = News(verbose)
         self._verbose = verbose
-        self._steps: dict[str, str] = {}
 
     async def show(self, events: AsyncIterator[ShownEvent], status: Callable[[], CrewStatus]) -> None:
         async for event in events:
-            if self._verbose or self._is_news(event):
+            if self._news.is_news(event):
                 title = title_of(event.phase, status())
                 words = told(event)
                 if len(words) > LONGEST and self._verbose < 2:
                     words = f"{words[: LONGEST - 1]}…"
                 await self._out.line(f"{clock(event.timestamp)} {title:<10} {words}".rstrip())
-
-    def _is_news(self, event: ShownEvent) -> bool:
-        if event.type != "progress":
-            return event.type not in QUIET
-        before = self._steps.get(event.phase)
-        self._steps[event.phase] = event.step
-        return event.step != before
 
     def close(self, summary: Summary) -> None:
         self._out.lines(plain_summary(summary))

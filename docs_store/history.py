@@ -324,7 +324,7 @@ class History:
             os.replace(temporary, self.folder / SNAPSHOTS[0])  # noqa: PTH105
 
     def load_snapshot(self, at_most: int | None = None) -> tuple[Position, bytes] | None:
-        """The newest sound snapshot, of record `at_most` or before; DamageError if the history is shorter or another."""
+        """The newest sound snapshot, of `at_most` or before; DamageError if the history is shorter or another."""
         for name in SNAPSHOTS:
             found = self._load_snapshot(self.folder / name)
             if found is not None and (at_most is None or found[0].head.n <= at_most):

@@ -279,29 +279,22 @@ class Store:
         with self._mutex:
             return waiting_for_user(self._state)
 
+    @staticmethod
+    def examine(folder: Path | str, *, topology: Topology = DEFAULT, head_file: Path | str | None = None) -> Verdict:
+        """Check every record from the first, and the head outside, also of a history too damaged to open."""
+        outside = Path(head_file) if head_file is not None else None
+        return _verdict(History(Path(folder) / FOLDER, head_file=outside), topology, Head())
+
     def verify(self) -> Verdict:
-        """Check every record from the first, and the head outside; a good verdict clears an earlier doubt."""
-        before = self._history.outside_head()
-        state = State()
-        other = History(self._history.folder, head_file=self._history.head_file)
-        try:
-            if not other.exists():
-                raise DamageError("it is missing", n=1, file=other.folder)  # noqa: TRY301
-            for record in other.read():
-                apply(state, record, self.topology)
-            if other.stranded():
-                for record in other.read():
-                    apply(state, record, self.topology)
-                _no_gap(other)
-            other.check_outside_head(before)
-            certain = self._certain
-            if certain.n > state.n or (certain.n and other.record(certain.n).hash != certain.hash):
-                raise DamageError("it is not the record that was there: the history was cut or replaced", n=certain.n)  # noqa: TRY301
-        except DamageError as error:
-            return Verdict(state.n, error.what, error.n, error.file)
-        with self._mutex:
-            self._damage = None
-        return Verdict(state.n)
+        """The same for this store; a good verdict makes one writable again that was found damaged."""
+        history = History(self._history.folder, head_file=self._history.head_file)
+        verdict = _verdict(history, self.topology, self._certain)
+        if verdict.ok:
+            with self._mutex:
+                if self._damage is not None:
+                    self._damage = None
+                    self._doubt = "it was damaged"
+        return verdict
 
     # --- documents and messages ---
 
@@ -716,10 +709,6 @@ class Store:
                     self._reload()
             self._history.repair()
             self._take_in()
-            if self._state.n < self._certain.n:
-                raise DamageError(  # noqa: TRY301
-                    f"it was there, and the history ends at record {self._state.n}: it was cut", n=self._certain.n
-                )
         except DamageError as error:
             self._damage = error
             raise
@@ -737,6 +726,8 @@ class Store:
         self._state = _restored(self._history)
         self._snapshot_n = self._state.n
         self._take_in()
+        self._doubt = "the history was replaced"
+        _require_same(self._history, self._certain)
         self._doubt = ""
 
     def _append(self, by: str, kind: str, data: Mapping[str, Any], epoch: int = 0) -> Record:
@@ -758,6 +749,41 @@ class Store:
 
 
 # --- Values -----------------------------------------------------------------------------------------------------------
+
+
+def _verdict(history: History, topology: Topology, certain: Head) -> Verdict:
+    before = history.outside_head()
+    state = State()
+    try:
+        _require_there(history)
+        for record in history.read():
+            apply(state, record, topology)
+        if history.stranded():  # begun by somebody else while we read, or behind a gap
+            for record in history.read():
+                apply(state, record, topology)
+            _no_gap(history)
+        history.check_outside_head(before)
+        _require_same(history, certain)
+    except DamageError as error:
+        return Verdict(state.n, error.what, error.n, error.file)
+    return Verdict(state.n)
+
+
+def _require_there(history: History) -> None:
+    if not history.exists():
+        raise DamageError("it is missing", n=1, file=history.folder)
+
+
+def _require_same(history: History, certain: Head) -> None:
+    """What was on the disk for certain still is."""
+    if certain.n > history.head.n:
+        raise DamageError(
+            f"it was there, and the history ends at record {history.head.n}: it was cut",
+            n=certain.n,
+            file=history.folder,
+        )
+    if certain.n and certain != history.head and history.record(certain.n).hash != certain.hash:
+        raise DamageError("it is not the record that was there: the history was replaced", n=certain.n)
 
 
 def _no_gap(history: History) -> None:

@@ -22,9 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from docs_store import AsyncMailbox, Draft, Mailbox, Outcome, Store, Task
 from docs_store import store as store_module
 from docs_store.errors import FencedError
-from docs_store.messages import Edit, Effect, Limits, Message, Status
+from docs_store.messages import Edit, Effect, Kind, Limits, Message, Status
 from docs_store.topology import DEFAULT
-from docs_store.views import template
+from docs_store.views import render, template
 
 
 def load_model() -> ModuleType:
@@ -164,6 +164,7 @@ class Conformance(RuleBasedStateMachine):
 
     hops = 99
     unticks = True
+    kinds: tuple[Kind, ...] = ("Issue",)
 
     @initialize()
     def begin(self) -> None:
@@ -198,14 +199,14 @@ class Conformance(RuleBasedStateMachine):
                     if post.id.startswith(stem) and post.id not in self.names:
                         self.names[post.id] = message.id
 
-    @rule(phase=phases, thread=st.sampled_from("st"))
+    @rule(phase=phases, thread=st.sampled_from("st"), kind=st.integers(0, 3))
     @precondition(lambda self: len(self.model.posts) < 9)
-    def post(self, phase: int, thread: str) -> None:
+    def post(self, phase: int, thread: str, kind: int) -> None:
         name = f"u{len(self.model.posts)}"
         self.names[name] = name
         for new in (True, False):
-            draft = Draft(to=PHASES[phase], kind="Issue", text=name, thread=thread)
-            assert self.store.post("user", draft, id=name).new is new
+            draft = Draft(to=PHASES[phase], kind=self.kinds[kind % len(self.kinds)], text=name, thread=thread)
+            assert self.store.post("qa", draft, id=name).new is new
         self.model = MODEL.post(self.model, self.rules, phase, thread, name, name)
 
     @rule(phase=phases)
@@ -325,6 +326,27 @@ class Conformance(RuleBasedStateMachine):
         assert tuple(state.epochs[phase].number for phase in PHASES) == self.model.epochs
 
 
+class Shown(Conformance):
+    """The same, with an eye on the documents: what is shown changes only with a document's revision."""
+
+    kinds = ("Issue", "Blocker", "Approved", "Fixed")
+
+    @invariant()
+    def shown_with_its_revision(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        state = self.store.state
+        texts = {document.name: render(DEFAULT, document, state) for document in DEFAULT.documents[:6]}
+        now = {
+            name: (state.documents[name].n if name in state.documents else 0, text[: text.rindex("---")])
+            for name, text in texts.items()
+        }
+        for name, (n, text) in now.items():
+            before = getattr(self, "texts", {}).get(name, (0, text))
+            assert text == before[1] or n > before[0], name
+        self.texts = now
+
+
 class Budgeted(Conformance):
     """The same with a short budget; without unticks, whose renewing of it the model leaves out."""
 
@@ -353,11 +375,11 @@ def test_the_store_does_what_the_model_does(machine: type[Conformance]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("machine", [Conformance, Budgeted])
+@pytest.mark.parametrize("machine", [Conformance, Budgeted, Shown])
 def test_the_same_for_longer(machine: type[Conformance]) -> None:
     """The same, over more and longer sequences."""
     from hypothesis.stateful import run_state_machine_as_test
 
     with frequent_snapshots():
-        longer = settings(QUICK, max_examples=400, stateful_step_count=60)
+        longer = settings(QUICK, max_examples=80 if machine is Shown else 300, stateful_step_count=50)
         run_state_machine_as_test(machine, settings=longer)

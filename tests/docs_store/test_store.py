@@ -864,6 +864,37 @@ def test_damage_makes_the_store_read_only(store: Store) -> None:
     assert store.post(USER, issue()).new
 
 
+def test_another_history_in_its_place_is_damage(store: Store) -> None:
+    """An open store does not go over to a sound history that is not the one it knows."""
+    worked(store, 2)
+    other = Store.open(store.folder.parent / "other")
+    worked(other, 5)
+    path = store.folder / ".history" / "0000000001.jsonl"
+    kept = path.read_bytes()
+    path.write_bytes((other.folder / ".history" / "0000000001.jsonl").read_bytes())
+    with pytest.raises(DamageError, match="replaced"):
+        store.refresh()
+    with pytest.raises(DamageError, match="replaced"):
+        store.post(USER, issue())
+    assert not store.verify().ok
+    path.write_bytes(kept)
+    assert store.verify().ok
+    assert store.post(USER, issue()).new
+
+
+def test_a_history_too_damaged_to_open_can_be_examined(store: Store) -> None:
+    """The verdict names the first bad record without a store, and is good where nothing is wrong."""
+    worked(store, 2)
+    head = store.folder.parent / "head"
+    assert Store.examine(store.folder, head_file=head).n == store.head
+    path = store.folder / ".history" / "0000000001.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"n":3,', b'"n":4,', 1))
+    verdict = Store.examine(store.folder, head_file=head)
+    assert (verdict.ok, verdict.n, verdict.bad, verdict.file) == (False, 2, 3, path)
+    path.unlink()
+    assert "missing" in Store.examine(store.folder, head_file=head).problem
+
+
 def test_a_wiped_history_is_not_begun_anew(store: Store) -> None:
     """Without its records the folder is damage, not a fresh start."""
     worked(store, 2)

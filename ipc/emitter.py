@@ -530,13 +530,11 @@ class Emitter:
         try:
             proxy = connect(address, key)
         except _TROUBLES as error:
-            if generation == self._generation:
-                self._calling = None
+            if self._answered(generation):
                 self._fall_back(str(error))
             return
-        if generation != self._generation:
+        if not self._answered(generation):
             return
-        self._calling = None
         self._proxy = proxy
         self._probe_at = None
         self._move_to(Transport.QUEUE, why)
@@ -660,13 +658,11 @@ class Emitter:
         try:
             reply = Reply(*self._proxy.call("offer", self._worker, self._epoch, frame))
         except _TROUBLES as error:
-            if generation == self._generation:
-                self._calling = None
+            if self._answered(generation):
                 self._fall_back(f"{error.__class__.__name__}: {error}")
             return 0
-        if generation != self._generation:
+        if not self._answered(generation):
             return 0
-        self._calling = None
         if reply.status == "closed":
             self._closed_there()
             return None
@@ -745,6 +741,14 @@ class Emitter:
         self._calling = time.monotonic()
         if not self._watch_bell.is_set():
             self._watch_bell.set()
+
+    def _answered(self, generation: int) -> bool:
+        """The call is over; false if this feeder was given up meanwhile."""
+        with self._lock:
+            if generation != self._generation:
+                return False
+            self._calling = None
+            return True
 
     def _watch(self) -> None:
         """Give up a feeder whose call hangs; asleep while no calls are made."""

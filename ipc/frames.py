@@ -79,7 +79,7 @@ def encode_fields(fields: Fields) -> bytes:
     return encoded
 
 
-def encode_batch(  # noqa: PLR0917 - in the order of the frame
+def encode_batch(
     worker: str,
     epoch: int,
     nonce: str,

@@ -57,6 +57,9 @@ CREATE TABLE epochs (
 """
 
 
+_ENTRIES = "SELECT worker, epoch, pid, created, closed IS NOT NULL, critical, seq, missed, stored FROM epochs"
+
+
 class JournalError(Exception):
     """The journal could not be written or read; the text says which file and why."""
 
@@ -278,10 +281,7 @@ class JournalReader:
         """The (worker, epoch) table, oldest first per worker."""
         with self._lock:
             try:
-                rows = self._connection.execute(
-                    "SELECT worker, epoch, pid, created, closed IS NOT NULL, critical, seq, missed, stored"
-                    " FROM epochs ORDER BY worker, epoch"
-                ).fetchall()
+                rows = self._connection.execute(_ENTRIES + " ORDER BY worker, epoch").fetchall()
             except sqlite3.Error as error:
                 raise self._error(error) from error
         return [_entry(row) for row in rows]
@@ -457,6 +457,10 @@ class Journal:
         """What the table says about one epoch, read by the writing connection."""
         return self._do(lambda: self._entry(worker, epoch))
 
+    def entries(self) -> list[EpochEntry]:
+        """The whole table, by the writing connection: only within `run`."""
+        return [_entry(row) for row in self._db.execute(_ENTRIES)]
+
     def read(
         self,
         after: Cursor | None = None,
@@ -497,6 +501,8 @@ class Journal:
         future: Future[T] = Future()
 
         def job() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 result = work()
             except sqlite3.Error as error:
@@ -716,8 +722,7 @@ class Journal:
 
     def _entry(self, worker: str, epoch: int) -> EpochEntry | None:
         row = self._db.execute(
-            "SELECT worker, epoch, pid, created, closed IS NOT NULL, critical, seq, missed, stored"
-            " FROM epochs WHERE worker = ? AND epoch = ?",
+            _ENTRIES + " WHERE worker = ? AND epoch = ?",
             (worker, epoch),
         ).fetchone()
         return None if row is None else _entry(row)
@@ -742,7 +747,7 @@ class Journal:
     def _remove(self, condition: str, value: float) -> int:
         """Remove the oldest frames for which this holds, but no hole among them, and none of an open epoch."""
         joined = "SELECT min(f.first_cursor) FROM frames f JOIN epochs e ON e.worker = f.worker AND e.epoch = f.epoch"
-        kept = f"{joined} WHERE NOT ({condition}) OR (e.closed IS NULL AND e.worker <> ?)"
+        kept = " ".join((joined, "WHERE NOT", f"({condition})", "OR (e.closed IS NULL AND e.worker <> ?)"))
         open_ = self._db.execute(kept, (value, SUPERVISOR)).fetchone()[0]
         bound = open_ if open_ is not None else self._next
         removed = self._db.execute(
@@ -772,6 +777,6 @@ def _this_boot() -> str:
     if sys.platform == "linux":
         with suppress(OSError):
             return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    import psutil  # noqa: PLC0415 - only where the system has no better word
+    import psutil
 
     return str(int(psutil.boot_time() / 10))

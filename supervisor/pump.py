@@ -32,7 +32,7 @@ from ipc.sequence import Admitted, Batch, Marks, Refused, Sequencer, Stage
 from ipc.spool import DamagedSegment, SpoolLock, create_folder, read_last, read_spool
 
 from .hub import Hub
-from .journal import SUPERVISOR, ClosedRow, FrameRow, Journal, JournalError, OpenedRow, OwnRow
+from .journal import SUPERVISOR, ClosedRow, EpochEntry, FrameRow, Journal, JournalError, OpenedRow, OwnRow
 
 QUEUE, STDOUT, SPOOL = "queue", "stdout", "spool"
 
@@ -131,6 +131,7 @@ class Pump:
         self._counts: dict[str, Counter[str]] = {}
         self._latency = [0] * (len(_LATENCIES) + 1)
         self._failed_commits = 0
+        self._resets = 0
         self._damaged_frames = 0
         self._paused = False
         self._closing: set[Key] = set()
@@ -213,6 +214,7 @@ class Pump:
         if key not in self._known or key in self._closing:
             return
         self._closing.add(key)
+        lock = None
         try:
             await self._until(lambda: not self._sequencer.older_open(worker, epoch))
             lock = await self._take_lock(key)
@@ -229,10 +231,10 @@ class Pump:
             self._sequencer.forget(worker, epoch)
             folder = self._known.pop(key).folder
             await asyncio.to_thread(_remove_folder, folder, damaged)
-            if lock is not None:
-                lock.release()
         finally:
             self._closing.discard(key)
+            if lock is not None:
+                lock.release()
         self._let_in()
 
     async def close_all_known(
@@ -298,26 +300,28 @@ class Pump:
     async def _salvage_and_close(self, key: Key, finishes: Sequence[ProgressEvent]) -> list[Path]:
         """Read the spool through the sequencer and commit `closed`; again from the table if a commit fails."""
         pause = _RETRY[0]
+        last = await asyncio.to_thread(read_last, self._known[key].folder)
         while True:
-            failures = self._failed_commits
+            resets = self._resets
             damaged = await self._salvage(key)
-            await self._until(lambda: not self._unsettled(key))
-            if self._failed_commits == failures:
-                last = await asyncio.to_thread(read_last, self._known[key].folder)
-                marks = self._sequencer.marks(*key)
-                own = [OwnRow(seq=self._next_own_seq(), event=event) for event in finishes]
-                missed = marks.missed + max(last - marks.seq, 0)
-                row = ClosedRow(worker=key[0], epoch=key[1], missed=missed, finishes=own)
-                # Own rows are numbered in the order of their commits: none may be under way or overtake these.
-                await self._until(lambda: not self._committing and not self._pending)
-                try:
-                    committed = await asyncio.wrap_future(self.journal.commit([row]))
-                except JournalError as error:
-                    await self._commit_failed([], error)
-                else:
-                    self._count(key[0])["missed"] += missed
-                    self.hub.committed(committed.head)
-                    return damaged
+            await self._until(lambda: not self._unsettled(key) and not self._paused)
+            if self._resets != resets:
+                continue  # what was salvaged may have been dropped
+            # Own rows are numbered in the order of their commits: none may be under way when these get theirs.
+            await self._until(lambda: not self._committing and not self._pending)
+            marks = self._sequencer.marks(*key)
+            missed = marks.missed + max(last - marks.seq, 0)
+            own = [OwnRow(seq=self._next_own_seq(), event=event) for event in finishes]
+            row = ClosedRow(worker=key[0], epoch=key[1], missed=missed, finishes=own)
+            try:
+                committed = await asyncio.wrap_future(self.journal.commit([row]))
+            except JournalError as error:
+                self._failed_commits += 1
+                self._raise_alarm("journal", f"{error}; epoch {key[1]} of {key[0]} stays open until it can be written")
+            else:
+                self._count(key[0])["missed"] += missed
+                self.hub.committed(committed.head)
+                return damaged
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RETRY[1])
 
@@ -556,6 +560,8 @@ class Pump:
                 self._pending_bytes -= sum(len(row.blob) for row in rows if isinstance(row, FrameRow))
             self._was_committed(rows)
             self.hub.committed(committed.head)
+            if self.queue.offered():
+                self._wake_from_thread()
             self._nudge()
 
     def _was_committed(self, rows: Sequence[FrameRow | OwnRow]) -> None:
@@ -577,30 +583,32 @@ class Pump:
         self._failed_commits += 1
         self._paused = True
         self._raise_alarm("journal", f"{error}; events wait with their senders until it can be written again")
-        own = [row for row in (*rows, *self._pending) if isinstance(row, OwnRow)]
-        self._pending, self._committing, self._pending_bytes = [], [], 0
         pause = _RETRY[0]
+        entries: list[EpochEntry] = []
         while True:
             try:
-                for key, known in self._known.items():
-                    entry = await asyncio.wrap_future(self.journal.entry(*key))
-                    marks = entry.marks if entry is not None else Marks()
-                    self._sequencer.reset(*key, marks)
-                    known.durable = marks.seq
                 # An empty transaction shows whether it can be written again.
                 await asyncio.wrap_future(self.journal.commit([]))
+                entries = await asyncio.wrap_future(self.journal.run(self.journal.entries))
                 break
             except JournalError:
                 if self._stopping:
                     return
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RETRY[1])
-        self._pending = [*own, *self._pending]
+        # From here to the end without a pause: what was accepted meanwhile is dropped with the rest.
+        marks = {(entry.worker, entry.epoch): entry.marks for entry in entries}
+        own = [row for row in (*rows, *self._pending) if isinstance(row, OwnRow)]
+        self._pending, self._committing, self._pending_bytes = [*own], [], 0
+        self._resets += 1
+        for key, known in self._known.items():
+            found = marks.get(key, Marks())
+            self._sequencer.reset(*key, found)
+            known.durable = found.seq
         self._paused = False
         for key in list(self._known):
             self._tell(*key)
         self._take_frames()
-        self._work.set()
         self._nudge()
 
     # -- what is told
@@ -671,7 +679,7 @@ def _remove_folder(folder: Path, damaged: Sequence[Path]) -> None:
 
 
 def _kill(pid: int | None, created: float | None) -> None:
-    import psutil  # noqa: PLC0415 - rarely needed
+    import psutil
 
     if pid is None:
         return

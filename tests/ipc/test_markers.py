@@ -24,7 +24,12 @@ def test_a_bare_line_is_progress() -> None:
     """A third-party tool's line with just phase, step, pct and detail is an event without identity."""
     found = parse_marker(b'##PROGRESS:{"phase": "qa", "step": "scanning", "pct": 40.7, "detail": "x"}\r\n')
     assert isinstance(found, Unsigned)
-    assert (found.event.type, found.event.phase, found.event.step, found.event.pct) == ("progress", "qa", "scanning", 40)
+    assert (found.event.type, found.event.phase, found.event.step, found.event.pct) == (
+        "progress",
+        "qa",
+        "scanning",
+        40,
+    )
 
 
 def test_an_unsigned_line_comes_back() -> None:

@@ -172,7 +172,10 @@ class Sequencing(RuleBasedStateMachine):
         self.programs[epoch] = metas_of(program + kinds)
 
     @rule(
-        epoch=st.sampled_from([1, 2]), start=st.integers(0, 12), length=st.integers(1, 6), holes=st.sets(st.integers(0, 5))
+        epoch=st.sampled_from([1, 2]),
+        start=st.integers(0, 12),
+        length=st.integers(1, 6),
+        holes=st.sets(st.integers(0, 5)),
     )
     def send(self, epoch: int, start: int, length: int, holes: set[int]) -> None:
         chosen = self.programs[epoch][start : start + length]
@@ -194,7 +197,7 @@ class Sequencing(RuleBasedStateMachine):
 
     @precondition(lambda self: self.pending)
     @rule(stored=st.booleans())
-    def fail_commit(self, stored: bool) -> None:
+    def fail_commit(self, stored: bool) -> None:  # noqa: FBT001 - hypothesis passes it by name
         if stored:
             self.commit()
         self.pending = []

@@ -54,7 +54,12 @@ def test_rows_come_back_as_events(path: Path) -> None:
         committed = journal.commit([frame([1, 2, 4]), frame([1], worker="developer", phase="developer")]).result()
         assert (committed.head, committed.events) == (4, 4)
         events = journal.read()
-        assert [(e.n, e.worker, e.seq) for e in events] == [(1, "qa", 1), (2, "qa", 2), (3, "qa", 4), (4, "developer", 1)]
+        assert [(e.n, e.worker, e.seq) for e in events] == [
+            (1, "qa", 1),
+            (2, "qa", 2),
+            (3, "qa", 4),
+            (4, "developer", 1),
+        ]
         assert [e.n for e in journal.read(events[1].cursor, 1)] == [3]
         assert list(events[0].as_json()) == [
             "cursor", "worker", "epoch", "seq", "type", "phase", "step", "pct", "detail", "summary", "data",

@@ -251,7 +251,7 @@ def escape(text: str, *, own: bool = False) -> str:
     text = "".join(_visible(char) if ord(char) > 0x7E or char < " " else char for char in text)
     out, at = [], 0
     for code in _CODE.finditer(text):
-        if "<!" in code[0] or text[: code.start()].endswith("\\"):
+        if text[: code.start()].endswith("\\"):
             continue
         out += [_escaped(text[at : code.start()], own=own), code[0]]
         at = code.end()
@@ -339,6 +339,16 @@ def splice(text: str, blocks: Sequence[Block], tail: Sequence[str]) -> str:
     A line stays where its key stands in its section; new ones follow the last of them, or the section's text. A
     missing section is put back empty, before the next one that is there. An item of ours outside our sections goes.
     """
+    spliced = _spliced(text, blocks, tail)
+    for _ in range(3):  # taking a line of ours away may show a section or front matter that it hid
+        again = _spliced(spliced, blocks, tail)
+        if again == spliced:
+            break
+        spliced = again
+    return spliced
+
+
+def _spliced(text: str, blocks: Sequence[Block], tail: Sequence[str]) -> str:
     end = line_end(text)
     page = parse(text)
     places: dict[int, list[str]] = {}

@@ -494,8 +494,7 @@ class _Reading:
         else:
             merged, questions = _union(self.document, self.state, mine, theirs)
             self.questions += questions
-        same_items = base == view and _places(theirs) == _places(mine)
-        changed = _free(merged, blank=same_items) != _free(mine, blank=same_items)
+        changed = _free(merged) != _free(mine)
         if changed or any(effect.what == "add" and effect.re is None for effect in self.effects.values()):
             start = BOM if self.text.startswith(BOM) else ""
             if merged and not merged.endswith("\n"):
@@ -545,13 +544,9 @@ def _is_free(line: str) -> bool:
     return bool(line.strip()) and not _PLACE.search(line)
 
 
-def _free(text: str, *, blank: bool) -> list[str]:
-    """The lines that are not an item's place; blank ones only if asked, since they come and go with items."""
-    return [line for line in split(text) if (blank or line.strip()) and not _PLACE.search(line)]
-
-
-def _places(text: str) -> list[str]:
-    return [line for line in split(text) if _PLACE.search(line)]
+def _free(text: str) -> list[str]:
+    """The lines that are not an item's place."""
+    return [line for line in split(text) if not _PLACE.search(line)]
 
 
 def _bounded(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -281,6 +281,11 @@ def test_a_section_is_replaced_and_the_others_stay() -> None:
         max_size=14,
     )
 )
+@example(["---", "# D"])
+@example(["## T", "- [ ] a <!-- id:a -->", "Last Updated: never"])
+@example(["- [ ] a <!-- id:a -->", "---", "# D", "---"])
+@example(["---", "Last Updated: never", "## T", "---"])
+@example(["---", "# D", "---", "Last Updated: never", "---"])
 def test_rendering_what_was_rendered_changes_nothing(lines: list[str]) -> None:
     """Splicing is a fixpoint, and keeps all lines of others, over generated Markdown."""
     text = "\n".join(lines)

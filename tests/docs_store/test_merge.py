@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docs_store.markdown import revision
+from docs_store.markdown import body, revision
 from docs_store.merge import merge_text, read_edit
 from docs_store.messages import DocumentState, Edit, Message, Question, State, Status
 from docs_store.topology import DEFAULT
@@ -287,10 +287,11 @@ def test_without_a_marker_a_line_with_an_item_s_text_is_that_item(desk: Desk) ->
 def test_a_marker_of_another_history_is_unknown(desk: Desk) -> None:
     """design: a marker with a number only — the hash tells a restored history's numbers apart."""
     text = without(desk.view, "a")
-    desk.life = "b"
-    desk.states.clear()
-    desk.record()
-    edit = desk.save(text)
+    other = Desk(life="b")
+    other.post("a", "look at a")
+    other.post("b", "look at b")
+    other.post("c", "look at c")
+    edit = other.save(text)
     assert edit is not None
     assert not edit.effects
     assert len(edit.questions) == 1
@@ -321,6 +322,13 @@ def test_free_text_is_kept_and_merged(desk: Desk) -> None:
     desk.save(with_line(view, "second thought", "## Context\n"))
     assert desk.view.index("## Context") < desk.view.index("second thought") < desk.view.index("## Requirements")
     assert desk.view.index("## Notes") < desk.view.index("first thought")
+
+
+def test_a_blank_line_is_the_person_s_too(desk: Desk) -> None:
+    """Spacing that somebody changed stays as he made it."""
+    text = desk.view.replace("## Context\n", "\n\n## Context\n\n\n")
+    desk.save(text)
+    assert body(desk.view) == body(text)
 
 
 def test_only_effects_go_on_record(desk: Desk) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from docs_store import files
 from docs_store.markdown import revision
-from docs_store.messages import Draft, Message, State, Status
+from docs_store.messages import Draft, Edit, Message, State, Status
 from docs_store.reconcile import STILL, STILL_SHORT, Reconciler, Step
 from docs_store.store import Store
 
@@ -112,6 +112,8 @@ def test_a_post_is_shown_and_the_rest_left_alone(desk: Desk) -> None:
     key = desk.post()
     assert not desk.reconciler.clean()
     desk.step()
+    assert sorted(desk.strays()) == ["DEVELOPER_WRITE.md.swap~", "QA_READ.md.swap~"]
+    assert not desk.reconciler.clean()
     desk.settle()
     after = {path.name: path.stat().st_ino for path in desk.folder.glob("*.md")}
     assert {name for name in after if after[name] != before[name]} == {QA, "DEVELOPER_WRITE.md"}
@@ -180,15 +182,38 @@ def test_an_editor_that_had_the_file_open_writes_into_the_displaced_one(desk: De
     assert sorted(m.text for m in desk.messages()) == ["look at it", "mine"]
 
 
+def test_a_displaced_file_that_changes_while_it_is_read_is_read_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes only if it still is what was imported."""
+    desk.settle()
+    text = desk.text().replace("## Notes\n", "## Notes\n\nlate words\n")
+    desk.post()
+    desk.step(STILL)
+    swap = desk.folder / (QA + files.SWAP)
+    read = desk.store.import_edit
+
+    def late(document: str, decide: Callable[[State], Edit | None]) -> int | None:
+        done = read(document, decide)
+        if swap.exists() and "late words" not in swap.read_text(encoding="utf-8"):
+            in_place(swap, text)
+        return done
+
+    monkeypatch.setattr(desk.store, "import_edit", late)
+    desk.settle()
+    assert "late words" in desk.text()
+
+
 def test_a_file_is_read_only_when_it_is_still(desk: Desk) -> None:
     """A quarter of a second without a change; a change starts the wait anew."""
     desk.settle()
     text = desk.text().replace("## Notes\n", "## Notes\n\nhalf\n")
     in_place(desk.qa, text)
-    assert desk.step().waiting == (QA,)
-    assert desk.step(STILL * 0.9).waiting == (QA,)
+    assert desk.step() == Step(waiting=(QA,))
+    assert desk.step(STILL * 0.9) == Step(waiting=(QA,))
     in_place(desk.qa, text.replace("half", "half and half"))
-    assert desk.step(STILL * 0.9).waiting == (QA,)
+    assert desk.step(STILL * 0.9) == Step(waiting=(QA,))
+    assert desk.step(STILL * 0.9) == Step(waiting=(QA,))
     assert not desk.reconciler.clean()
     assert desk.step(STILL).imported == (QA,)
 
@@ -200,7 +225,7 @@ def test_an_emptied_file_waits_longer_and_withdraws_nothing(desk: Desk, torn: st
     desk.settle()
     in_place(desk.qa, torn)
     desk.step()
-    assert desk.step(STILL_SHORT * 0.9).waiting == (QA,)
+    assert desk.step(STILL_SHORT * 0.9) == Step(waiting=(QA,))
     desk.settle()
     assert [m.status for m in desk.messages()] == [Status.OPEN]
     assert "look at it" in desk.text()

@@ -1,0 +1,31 @@
+"""`python -m benchmarks`: run every benchmark, print a table, write `benchmarks/results.json` (name → number)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+from benchmarks import events
+
+
+def main() -> None:
+    """Each benchmark gives a flat dict; `--only TEXT` picks those whose name has the text."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", metavar="TEXT")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the events")
+    arguments = parser.parse_args()
+    target = Path(__file__).with_name("results.json")
+    results: dict[str, float | str] = json.loads(target.read_text()) if arguments.only and target.exists() else {}
+    results["python"] = platform.python_version()
+    for name, benchmark in events.BENCHMARKS.items():
+        if arguments.only in name:
+            for key, value in benchmark(0.1 if arguments.quick else 1.0).items():
+                results[key] = round(value, 2)
+                print(f"{key:<44}{value:>16,.2f}", flush=True)
+    target.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -43,6 +43,10 @@ def texts(folder: Path, head_file: Path | None = None) -> list[str]:
     return found
 
 
+def unsynced(fd: int) -> None:
+    """For tests that do a thing hundreds of times, and are not about power."""
+
+
 def segment(folder: Path, first: int = 1) -> Path:
     return folder / f"{first:010d}.jsonl"
 
@@ -66,8 +70,9 @@ def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert list(other.read()) == []
 
 
-def test_torn_anywhere_in_the_last_line(tmp_path: Path) -> None:
+def test_torn_anywhere_in_the_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the last write stopped, the records before it stand, and the next append continues the chain."""
+    monkeypatch.setattr(module, "sync", unsynced)
     begun(tmp_path / "h")
     path = segment(tmp_path / "h")
     whole = path.read_bytes()
@@ -118,11 +123,11 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
     path = segment(tmp_path / "h")
     whole = path.read_bytes()
     for at in range(len(whole)):
-        for flip in (0x01, 0x20, 0x80):
-            path.write_bytes(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
-            with pytest.raises(DamageError) as caught:
-                texts(tmp_path / "h", head)
-            assert caught.value.n in (whole[:at].count(b"\n") + 1, whole[:at].count(b"\n") + 2)
+        flip = (0x01, 0x20, 0x80)[at % 3]
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
+        with pytest.raises(DamageError) as caught:
+            texts(tmp_path / "h", head)
+        assert caught.value.n in (whole[:at].count(b"\n") + 1, whole[:at].count(b"\n") + 2)
 
 
 def test_a_missing_line_in_the_middle(tmp_path: Path) -> None:

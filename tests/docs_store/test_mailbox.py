@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from docs_store import AsyncMailbox, Draft, Mailbox, Outcome, Store, Task
+from docs_store import history as history_module
 from docs_store import store as store_module
 from docs_store.errors import FencedError
 from docs_store.messages import Edit, Effect, Kind, Limits, Message, Status
@@ -355,13 +356,14 @@ class Budgeted(Conformance):
 
 
 @contextmanager
-def frequent_snapshots() -> Iterator[None]:
+def in_a_hurry() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_module, "SNAPSHOT_EVERY", 5)
+        patch.setattr(history_module, "sync", lambda fd: None)  # nobody pulls the plug here
         yield
 
 
-QUICK = settings(max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("machine", [Conformance, Budgeted])
@@ -369,7 +371,7 @@ def test_the_store_does_what_the_model_does(machine: type[Conformance]) -> None:
     """Any sequence of posts, claims, reports, ends, saves and crashes comes out as the model says."""
     from hypothesis.stateful import run_state_machine_as_test
 
-    with frequent_snapshots():
+    with in_a_hurry():
         run_state_machine_as_test(machine, settings=QUICK)
 
 
@@ -380,6 +382,6 @@ def test_the_same_for_longer(machine: type[Conformance]) -> None:
     """The same, over more and longer sequences."""
     from hypothesis.stateful import run_state_machine_as_test
 
-    with frequent_snapshots():
+    with in_a_hurry():
         longer = settings(QUICK, max_examples=80 if machine is Shown else 300, stateful_step_count=50)
         run_state_machine_as_test(machine, settings=longer)

@@ -68,6 +68,12 @@ def told(event: ShownEvent) -> str:
     return " ".join(part for part in (clean(word), pct, clean(event.detail)) if part)
 
 
+def brief(text: str, most: int = 80) -> str:
+    """The first line, cleaned, cut with an ellipsis where it is longer than `most` characters."""
+    line = clean(first_line(text))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def title_of(key: str, status: CrewStatus | None) -> str:
     """The phase's name for people, short enough for a column; an event without a phase is the supervisor's."""
     phase = status.phases.get(key) if status else None
@@ -98,7 +104,7 @@ def summary_lines(summary: Summary) -> list[tuple[str, list[str]]]:
     group(
         "Waiting for you",
         (
-            f"{item.id}  {item.phase or item.about}: {first_line(item.text)}"
+            f"{item.id}  {item.phase or item.about}: {brief(item.text, 100)}"
             + (f" -> {first_line(item.request)}" if item.request else "")
             for item in summary.waiting
         ),

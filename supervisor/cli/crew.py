@@ -9,6 +9,7 @@ import typer
 
 from supervisor.exits import Exit, UsageError
 from supervisor.options import RunOptions, Show
+from supervisor.wording import brief
 
 from .access import Session
 from .output import columns, say, say_json
@@ -147,7 +148,7 @@ def _say_status(now: CrewStatus) -> None:
             f"{phase.pct} %" if phase.state == "working" else "",
             str(phase.restarts),
             phase.mode or "-",
-            " ".join(part for part in (phase.step, phase.text or phase.detail) if part),
+            brief(" ".join(part for part in (phase.step, phase.text or phase.detail) if part), 100),
         )
         for phase in now.phases.values()
     ]

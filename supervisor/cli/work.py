@@ -9,8 +9,8 @@ import typer
 
 from docs_store.messages import KINDS, PRIORITIES, USER, Draft, Kind, Priority
 from supervisor.exits import UsageError
-from supervisor.status import first_line, waiting
-from supervisor.wording import clean
+from supervisor.status import waiting
+from supervisor.wording import brief, clean
 
 from .access import Session, opened
 from .crew import AsJson
@@ -167,7 +167,7 @@ def changes(
                 change.task,
                 change.phase,
                 change.state,
-                first_line(change.note),
+                brief(change.note),
                 ", ".join(change.files),
             )
             for change in made

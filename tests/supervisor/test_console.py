@@ -24,7 +24,7 @@ from supervisor.console import JsonView, LiveView, PlainView, View, export_svg, 
 from supervisor.exits import Exit
 from supervisor.options import Show
 from supervisor.status import CrewStatus, PhaseStatus, Summary, Waiting
-from supervisor.wording import clean, clock, duration, plain_summary, told
+from supervisor.wording import brief, clean, clock, duration, plain_summary, told
 
 
 @dataclass
@@ -207,6 +207,13 @@ def test_cleaned_text_is_one_harmless_line(text: str) -> None:
 def test_a_timestamp_that_is_none_is_dashes(timestamp: float) -> None:
     """An event may say anything."""
     assert clock(timestamp) == "--:--:--"
+
+
+def test_a_brief_text_is_the_beginning_of_its_first_line() -> None:
+    """Cut to measure, with the cut shown, and harmless."""
+    assert brief("\n one\x1b two\nthree", 80) == "one\N{REPLACEMENT CHARACTER} two"
+    assert brief("a" * 80) == "a" * 80
+    assert brief("a" * 81) == "a" * 79 + "…"
 
 
 def test_durations_are_short() -> None:

@@ -418,7 +418,7 @@ def _open_for_reading(path: Path) -> Any:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise StoreError(f"{path} is a symbolic link; the history never follows one") from error
-        raise
+        raise StoreUnavailableError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _require_all(written: int, wanted: int, path: Path) -> None:

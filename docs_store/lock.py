@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import LockBusyError
+from .errors import LockBusyError, StoreUnavailableError
 
 if sys.platform == "win32":
     import ctypes
@@ -135,7 +135,12 @@ class Lock:
         flags = os.O_RDWR | os.O_CREAT
         if sys.platform != "win32":
             flags |= os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self.path, flags, 0o644)
+        try:
+            return os.open(self.path, flags, 0o644)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the lock {self.path} cannot be opened: {error.strerror}. Make the folder writable for this user"
+            ) from error
 
 
 class _Wait:

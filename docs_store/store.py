@@ -244,6 +244,8 @@ class Store:
     @contextmanager
     def hold(self, deadline: float = DEADLINE) -> Iterator[State]:
         """The lock and the state at the true head; nobody appends meanwhile. Operations of this thread still work."""
+        if not self._history.folder.is_dir():
+            raise DamageError("it is missing", n=1, file=self._history.folder)
         with self._lock.hold(deadline), self._mutex:
             self._ready()
             yield self._state

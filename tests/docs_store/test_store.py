@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -904,6 +905,21 @@ def test_a_wiped_history_is_not_begun_anew(store: Store) -> None:
         opened(store.folder.parent)
     with pytest.raises(DamageError):
         store.post(USER, issue())
+    shutil.rmtree(store.folder / ".history")
+    with pytest.raises(DamageError, match="missing"):
+        store.post(USER, issue())
+    with pytest.raises(DamageError):
+        opened(store.folder.parent)
+
+
+def test_a_lock_that_cannot_be_opened_is_said(store: Store) -> None:
+    """A folder in which this user cannot write stops nobody from looking, and writing says what to do."""
+    lock = store.folder / ".history" / "lock"
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(StoreUnavailableError, match="Make the folder writable"):
+        store.post(USER, issue())
+    assert Store.open(store.folder).head == store.head
 
 
 def test_no_history_is_created_unless_wanted(tmp_path: Path) -> None:

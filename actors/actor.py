@@ -169,7 +169,8 @@ class Actor:
         say(self.policy.opening, 0, text, type="phase_start", summary={**about, "kind": task.message.kind})
         finished, outcome = await self._worked(task, await self._context(say), say, about)
         summary = {**about, "result": outcome.result, "n": finished.n}
-        say("done", 100, outcome.detail, type="phase_complete", summary=summary)
+        detail = outcome.detail if outcome.result == "done" else f"waits for you: {outcome.detail}"
+        say("done", 100, detail, type="phase_complete", summary=summary)
         self.line.working_on("")
         self.line.report(Finished(task=task.id, head=finished.n, result=outcome.result))
 

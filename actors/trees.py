@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import stat
 import sys
 import time
@@ -25,10 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from docs_store.lock import Lock
 
+from . import folders
+from .folders import FOLDER, LINK, PROGRAM, Entries, Entry, Known
 from .ignore import TEMPORARY, Found, Rules, parse, walk
 
 if TYPE_CHECKING:
@@ -36,15 +35,13 @@ if TYPE_CHECKING:
 
 CREW = "refs/heads/crew"
 USER = "refs/heads/user"
-_FILE, _PROGRAM, _LINK, _FOLDER = 0o100644, 0o100755, 0o120000, 0o040000
 _MOST_BYTES = 256 * 1024 * 1024  # of one file; a bigger one is not what a crew works on
 _STREAMED_BYTES = 8 * 1024 * 1024
 _FEW = 256  # new objects that are synced one by one; more are synced with the whole disk
 _MANY_LOOSE = 2000
+_EMPTY_TREE = bytes.fromhex("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
 _LONGEST_WAIT = 600.0  # seconds: a delivery of many files may take a while
 
-Entry = tuple[int, bytes]  # mode, object id
-Entries = dict[bytes, Entry]  # path → entry
 Progress = Callable[[int, int], None]  # (done, total); total is 0 while files are still being found
 
 
@@ -104,36 +101,10 @@ class MissingCommitError(LookupError):
     """The shadow repository has no such commit: it was deleted or cut, or the id is from another workspace."""
 
 
-class _Known(msgspec.Struct, array_like=True):
-    """What was last seen of one file: enough to tell that it has not changed without reading it."""
-
-    path: bytes
-    mode: int
-    size: int
-    mtime: int
-    ctime: int
-    inode: int
-    oid: bytes
-
-
-class _Cache(msgspec.Struct, array_like=True):
-    """The stat cache of one folder; what changed about when it was `taken` (ns) is read again."""
-
-    version: int
-    taken: int
-    files: list[_Known]
-
-
-_CACHE_VERSION = 1
-_EMPTY_TREE = bytes.fromhex("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
-_encode = msgspec.msgpack.Encoder().encode
-_decode_cache = msgspec.msgpack.Decoder(_Cache).decode
-
-
 @dataclass(slots=True)
 class _Scan:
     entries: Entries = field(default_factory=dict)
-    known: list[_Known] = field(default_factory=list)
+    known: list[Known] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     fresh: list[bytes] = field(default_factory=list)  # objects that were written now
 
@@ -297,17 +268,17 @@ class Trees:
         private.mkdir(parents=True, exist_ok=True)
         (private / "crew-base").unlink(missing_ok=True)  # until the reset is complete, it is nobody's
         top = os.fsencode(root)
-        cache = _read_cache(private / "crew.stat")
+        cache = folders.read_cache(private / "crew.stat")
         taken = time.time_ns()
-        kept = _clean(top, entries, cache)
-        known: list[_Known] = []
+        kept = folders.clean(top, entries, cache)
+        known: list[Known] = []
         for path, (mode, oid) in entries.items():
             there = kept.get(path)
             if there is None:
                 there = self._write_plain(top, path, mode, oid)
-            known.append(_knowing(path, mode, there, oid))
+            known.append(folders.knowing(path, mode, there, oid))
         self._link_git(root, private, commit)
-        _write_cache(private / "crew.stat", taken, known)
+        folders.write_cache(private / "crew.stat", taken, known)
         (private / "crew-base").write_text(commit)
         return root
 
@@ -339,8 +310,8 @@ class Trees:
     def drop(self, task: str) -> None:
         """Remove the task's folder; its commits stay."""
         root = self.tree(task)
-        _remove(os.fsencode(root))
-        _remove(os.fsencode(self._private(root.name)))
+        folders.remove(os.fsencode(root))
+        folders.remove(os.fsencode(self._private(root.name)))
 
     def prune(self, keep: Collection[str]) -> tuple[str, ...]:
         """Remove every task folder but those of these tasks; returns the names of the removed."""
@@ -348,8 +319,8 @@ class Trees:
         folder = self.state / "trees"
         gone = sorted(p.name for p in folder.iterdir() if p.name not in wanted) if folder.is_dir() else []
         for name in gone:
-            _remove(os.fsencode(folder / name))
-            _remove(os.fsencode(self._private(name)))
+            folders.remove(os.fsencode(folder / name))
+            folders.remove(os.fsencode(self._private(name)))
         return tuple(gone)
 
     def gc(self) -> int:
@@ -371,8 +342,8 @@ class Trees:
 
         self._repo.pack(pack_delegate=add)
         for path in (objects / "pack").iterdir():
-            _sync_file(path)
-        _sync_folder(objects / "pack")
+            folders.sync_file(path)
+        folders.sync_folder(objects / "pack")
         for path, _ in loose:
             with contextlib.suppress(PermissionError):  # read by somebody just now; the next time will do
                 path.unlink(missing_ok=True)
@@ -479,8 +450,8 @@ class Trees:
         self._repo.references.create(name, self._oid(commit), force=True)
         path = self.state / "shadow.git" / name
         if path.exists():
-            _sync_file(path)
-            _sync_folder(path.parent)
+            folders.sync_file(path)
+            folders.sync_folder(path.parent)
 
     def _blob(self, oid: bytes) -> bytes:
         return self._repo.read(self._oid(oid))[1]
@@ -494,7 +465,7 @@ class Trees:
             while pending:
                 here, oid = pending.pop()
                 for mode, name, child in _parse_tree(self._blob(oid)):
-                    if mode == _FOLDER:
+                    if mode == FOLDER:
                         pending.append((here + name + b"/", child))
                     else:
                         found[here + name] = (mode, child)
@@ -521,7 +492,7 @@ class Trees:
         root = b""
         for here in sorted(folders, key=lambda p: (p.count(b"/") + (p != b""), p), reverse=True):
             content = folders[here]
-            content.sort(key=lambda e: e[0] + b"/" if e[1] == _FOLDER else e[0])
+            content.sort(key=lambda e: e[0] + b"/" if e[1] == FOLDER else e[0])
             data = b"".join(b"%o %s\0%s" % (mode, name, oid) for name, mode, oid in content)
             oid = hashlib.sha1(b"tree %d\0" % len(data) + data, usedforsecurity=False).digest()
             if self._oid(oid) not in self._repo:
@@ -529,7 +500,7 @@ class Trees:
                 scan.fresh.append(oid)
             if here:
                 above, _, name = here.rpartition(b"/")
-                folders[above].append((name, _FOLDER, oid))
+                folders[above].append((name, FOLDER, oid))
             else:
                 root = oid
         return root
@@ -553,15 +524,15 @@ class Trees:
         if len(fresh) > _FEW and sys.platform != "win32":
             os.sync()
             return
-        folders = {objects}
+        parents = {objects}
         for oid in fresh[: _FEW if sys.platform == "win32" else None]:
             name = oid.hex()
             path = objects / name[:2] / name[2:]
             if path.exists():
-                _sync_file(path)
-                folders.add(path.parent)
-        for folder in folders:
-            _sync_folder(folder)
+                folders.sync_file(path)
+                parents.add(path.parent)
+        for folder in parents:
+            folders.sync_folder(folder)
 
     # -- reading folders -------------------------------------------------------------------------------------------
 
@@ -591,20 +562,20 @@ class Trees:
             if on_progress and len(found) % 1000 == 0:
                 on_progress(len(found), 0)
         seen = {one.path for one in found}
-        found.extend(_ignored_but_tracked(top, tracked, seen, self._skip))
-        cache = _read_cache(cache_file)
+        found.extend(folders.ignored_but_tracked(top, tracked, seen, self._skip))
+        cache = folders.read_cache(cache_file)
         taken = time.time_ns()
         for done, one in enumerate(found, 1):
-            mode = _mode(one.stat, before.get(one.path))
+            mode = folders.mode_of(one.stat, before.get(one.path))
             old = cache.get(one.path)
-            if old is not None and _unchanged(old, one.stat):
+            if old is not None and folders.unchanged(old, one.stat):
                 scan.entries[one.path] = (mode, old.oid)
-                scan.known.append(_knowing(one.path, mode, one.stat, old.oid))
+                scan.known.append(folders.knowing(one.path, mode, one.stat, old.oid))
             else:
                 self._take(top, one, mode, before.get(one.path), scan)
             if on_progress and (done % 1000 == 0 or done == len(found)):
                 on_progress(done, len(found))
-        _write_cache(cache_file, taken, scan.known)
+        folders.write_cache(cache_file, taken, scan.known)
         return scan
 
     def _take(self, top: bytes, one: Found, mode: int, before: Entry | None, scan: _Scan) -> None:
@@ -623,7 +594,7 @@ class Trees:
                 oid = self._repo.create_blob_fromdisk(os.fsdecode(path)).raw
                 scan.fresh.append(oid)
                 scan.entries[one.path] = (mode, oid)
-                scan.known.append(_knowing(one.path, mode, one.stat, oid))
+                scan.known.append(folders.knowing(one.path, mode, one.stat, oid))
                 return
             else:
                 with open(path, "rb") as file:
@@ -636,16 +607,16 @@ class Trees:
             if before:
                 scan.entries[one.path] = before
             return
-        oid = _blob_id(data)
-        if before is not None and before[0] == _LINK and before[1] == oid:
-            mode = _LINK  # where links cannot be made, a checkout writes their target as text
+        oid = folders.blob_id(data)
+        if before is not None and before[0] == LINK and before[1] == oid:
+            mode = LINK  # where links cannot be made, a checkout writes their target as text
         if self._oid(oid) not in self._repo:
             self._repo.create_blob(data)
             scan.fresh.append(oid)
         scan.entries[one.path] = (mode, oid)
         if not stat.S_ISLNK(one.stat.st_mode) and len(data) != one.stat.st_size:
             return  # it is being written right now: read it again the next time
-        scan.known.append(_knowing(one.path, mode, one.stat, oid))
+        scan.known.append(folders.knowing(one.path, mode, one.stat, oid))
 
     def _outer(self) -> tuple[Rules, ...]:
         """Ignore rules from outside the workspace: the user's own, the repository's, and of the folders above."""
@@ -723,12 +694,12 @@ class Trees:
         if not os.path.isdir(folder):
             os.makedirs(folder, exist_ok=True)
         data = self._blob(oid)
-        if mode == _LINK and _make_link(data, full):
+        if mode == LINK and folders.make_link(data, full):
             return os.lstat(full)
         with open(full, "wb") as file:
             file.write(data)
         if sys.platform != "win32":
-            umask_free = 0o755 if mode == _PROGRAM else 0o644
+            umask_free = 0o755 if mode == PROGRAM else 0o644
             os.chmod(full, umask_free)
         return os.lstat(full)
 
@@ -736,7 +707,7 @@ class Trees:
         """One file into the user's folder: "written", "same", or why it was left alone."""
         top = os.fsencode(self.workspace)
         full = os.path.join(top, path)
-        crossed = _crosses(top, path)
+        crossed = folders.crosses(top, path)
         if crossed is not None:
             return "same" if new is None else _crossing(crossed)
         there = self._look(full, old or new)
@@ -748,8 +719,8 @@ class Trees:
             return "you have changed it" if old is not None else "you have made a file of that name"
         if new is None:
             os.unlink(full)
-            _sync_folder(Path(os.fsdecode(os.path.dirname(full))))
-            _remove_empty(top, os.path.dirname(path))
+            folders.sync_folder(Path(os.fsdecode(os.path.dirname(full))))
+            folders.remove_empty(top, os.path.dirname(path))
             return "written"
         self._write_durably(full, new)
         return "written"
@@ -761,14 +732,14 @@ class Trees:
         except (FileNotFoundError, NotADirectoryError):
             return None
         if stat.S_ISLNK(found.st_mode):
-            return (_LINK, _blob_id(os.readlink(full)))
+            return (LINK, folders.blob_id(os.readlink(full)))
         if not stat.S_ISREG(found.st_mode):
-            return (_FOLDER, b"")
+            return (FOLDER, b"")
         with open(full, "rb") as file:
-            oid = _blob_id(file.read())
-        if like is not None and like[0] == _LINK and sys.platform == "win32" and like[1] == oid:
+            oid = folders.blob_id(file.read())
+        if like is not None and like[0] == LINK and sys.platform == "win32" and like[1] == oid:
             return like
-        return (_mode(found, like), oid)
+        return (folders.mode_of(found, like), oid)
 
     def _write_durably(self, full: bytes, new: Entry) -> None:
         mode, oid = new
@@ -780,14 +751,14 @@ class Trees:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)  # of a delivery that did not end
         data = self._blob(oid)
-        if not (mode == _LINK and _make_link(data, temporary)):
+        if not (mode == LINK and folders.make_link(data, temporary)):
             with open(temporary, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            _dress(temporary, full, program=mode == _PROGRAM)
-        _replace(temporary, full)
-        _sync_folder(Path(os.fsdecode(folder)))
+            folders.dress(temporary, full, program=mode == PROGRAM)
+        folders.replace(temporary, full)
+        folders.sync_folder(Path(os.fsdecode(folder)))
 
     def _merge_entries(self, base: Entries, ours: Entries, theirs: Entries) -> Entries | Conflict:
         """Three-way, path by path; a file that both changed is merged line by line by libgit2."""
@@ -816,7 +787,7 @@ class Trees:
     def _merge_file(self, base: Entry, ours: Entry, theirs: Entry) -> Entry | None:
         import pygit2
 
-        if any(mode == _LINK for mode, _ in (base, ours, theirs)):
+        if any(mode == LINK for mode, _ in (base, ours, theirs)):
             return None
         mode = theirs[0] if ours[0] == base[0] else ours[0]
         o, a, b = (
@@ -826,7 +797,7 @@ class Trees:
         if found.conflicts is not None:
             return None
         oid = found["file"].id.raw
-        _sync_file(self.state / "shadow.git" / "objects" / oid.hex()[:2] / oid.hex()[2:], missing_ok=True)
+        folders.sync_file(self.state / "shadow.git" / "objects" / oid.hex()[:2] / oid.hex()[2:], missing_ok=True)
         return (mode, oid)
 
 
@@ -836,10 +807,6 @@ def shown(path: bytes) -> str:
 
 
 # -- pure helpers ------------------------------------------------------------------------------------------------------
-
-
-def _blob_id(data: bytes) -> bytes:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).digest()
 
 
 def _parse_tree(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
@@ -876,251 +843,7 @@ def _folder_name(task: str) -> str:
     return f"{slug or 'task'}-{hashlib.sha1(task.encode('utf-8', 'replace'), usedforsecurity=False).hexdigest()[:10]}"
 
 
-def _mode(found: os.stat_result, before: Entry | None) -> int:
-    if stat.S_ISLNK(found.st_mode):
-        return _LINK
-    if sys.platform == "win32":  # it has no such bit: what it was, it stays
-        return before[0] if before is not None and before[0] == _PROGRAM else _FILE
-    return _PROGRAM if found.st_mode & stat.S_IXUSR else _FILE
-
-
-def _knowing(path: bytes, mode: int, found: os.stat_result, oid: bytes) -> _Known:
-    return _Known(path, mode, found.st_size, found.st_mtime_ns, _ctime(found), found.st_ino, oid)
-
-
-def _ctime(found: os.stat_result) -> int:
-    return 0 if sys.platform == "win32" else found.st_ctime_ns
-
-
-def _unchanged(old: _Known, found: os.stat_result) -> bool:
-    return (
-        stat.S_ISREG(found.st_mode)
-        and old.size == found.st_size
-        and old.mtime == found.st_mtime_ns
-        and old.ctime == _ctime(found)
-        and old.inode in (0, found.st_ino)
-    )
-
-
-def _read_cache(path: Path) -> dict[bytes, _Known]:
-    """What may be trusted of a stat cache; nothing of one that is missing, damaged or of another version."""
-    try:
-        cache = _decode_cache(path.read_bytes())
-    except (OSError, msgspec.MsgspecError):
-        return {}
-    if cache.version != _CACHE_VERSION:
-        return {}
-    # A file written in the clock tick in which it was read may have changed without showing it. Coarse file systems
-    # (whole seconds) need a wider guard than others.
-    return {
-        k.path: k
-        for k in cache.files
-        if max(k.mtime, k.ctime) < cache.taken - (2_000_000_000 if k.mtime % 1_000_000_000 == 0 else 50_000_000)
-    }
-
-
-def _write_cache(path: Path, taken: int, known: list[_Known]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_bytes(_encode(_Cache(_CACHE_VERSION, taken, known)))
-    _replace(os.fsencode(temporary), os.fsencode(path))
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-def _ignored_but_tracked(
-    top: bytes, tracked: Collection[bytes], seen: set[bytes], skip: frozenset[bytes]
-) -> Iterator[Found]:
-    for path in tracked:
-        if path in seen or path.split(b"/")[0] in skip or b".git" in path.split(b"/"):
-            continue
-        try:
-            found = os.lstat(os.path.join(top, path))
-        except (OSError, ValueError):
-            continue
-        if (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)) and _crosses(top, path) is None:
-            yield Found(path, found)
-
-
-def _crosses(top: bytes, path: bytes) -> str | None:
-    """Why the way to a path is no chain of plain folders: "link" or "file"; None if it is (or ends early)."""
-    here = top
-    for part in path.split(b"/")[:-1]:
-        here = os.path.join(here, part)
-        try:
-            found = os.lstat(here)
-        except FileNotFoundError:
-            return None
-        if stat.S_ISLNK(found.st_mode):
-            return "link"
-        if not stat.S_ISDIR(found.st_mode):
-            return "file"
-    return None
-
-
 def _crossing(what: str) -> str:
     if what == "link":
         return "a folder on the way to it is a symbolic link of yours"
     return "there is a file of yours where its folder would be"
-
-
-def _clean(top: bytes, entries: Entries, cache: Mapping[bytes, _Known]) -> dict[bytes, os.stat_result]:
-    """Remove everything that is not in `entries` as it should be; what may stay, with its stat."""
-    folders = {b""}
-    for path in entries:
-        here = path.rpartition(b"/")[0]
-        while here and here not in folders:
-            folders.add(here)
-            here = here.rpartition(b"/")[0]
-    kept: dict[bytes, os.stat_result] = {}
-    pending = [b""]
-    while pending:
-        here = pending.pop()
-        try:
-            with os.scandir(os.path.join(top, here) if here else top) as listing:
-                children = list(listing)
-        except PermissionError:
-            os.chmod(os.path.join(top, here), 0o700)
-            with os.scandir(os.path.join(top, here)) as listing:
-                children = list(listing)
-        for child in children:
-            path = here + b"/" + child.name if here else child.name
-            if not here and child.name == b".git":
-                if child.is_dir(follow_symlinks=False):
-                    _remove(child.path)
-            elif child.is_dir(follow_symlinks=False):
-                if path in folders:
-                    if sys.platform != "win32" and child.stat(follow_symlinks=False).st_mode & 0o700 != 0o700:
-                        os.chmod(child.path, 0o700)
-                    pending.append(path)
-                else:
-                    _remove(child.path)
-            else:
-                entry = entries.get(path)
-                found = child.stat(follow_symlinks=False)
-                if entry is not None and _is_as(child.path, found, entry, cache.get(path)):
-                    kept[path] = found
-                else:
-                    _remove(child.path)
-    return kept
-
-
-def _is_as(full: bytes, found: os.stat_result, entry: Entry, known: _Known | None) -> bool:
-    """Whether a file holds exactly that entry; read unless the cache knows it."""
-    mode, oid = entry
-    if found.st_nlink > 1 and not stat.S_ISLNK(found.st_mode):
-        return False  # writing to it would reach a file elsewhere
-    if stat.S_ISLNK(found.st_mode):
-        return mode == _LINK and _blob_id(os.readlink(full)) == oid
-    if not stat.S_ISREG(found.st_mode) or _mode(found, entry) != mode:
-        return False
-    if known is not None and _unchanged(known, found):
-        return known.oid == oid
-    try:
-        with open(full, "rb") as file:
-            return _blob_id(file.read()) == oid
-    except OSError:
-        return False
-
-
-def _make_link(target: bytes, path: bytes) -> bool:
-    """Make a symbolic link; False where the system does not let us, then its target is written as text."""
-    try:
-        os.symlink(os.fsdecode(target) if sys.platform == "win32" else target, path)
-    except (OSError, ValueError, NotImplementedError):
-        if sys.platform == "win32":
-            return False
-        raise
-    return True
-
-
-def _dress(temporary: bytes, full: bytes, *, program: bool) -> None:
-    """Give a new file the permissions of the one it replaces; only the run bit is ours to change."""
-    if sys.platform == "win32":
-        return
-    try:
-        found = os.lstat(full)
-    except FileNotFoundError:
-        plain = stat.S_IMODE(os.lstat(temporary).st_mode)
-        os.chmod(temporary, plain | (plain & 0o444) >> 2 if program else plain)
-        return
-    bits = stat.S_IMODE(found.st_mode) if stat.S_ISREG(found.st_mode) else 0o644
-    if program:
-        bits |= (bits & 0o444) >> 2
-    else:
-        bits &= ~0o111
-    with contextlib.suppress(PermissionError):  # somebody else's file in our folder: it becomes ours
-        os.chown(temporary, found.st_uid, found.st_gid)
-    os.chmod(temporary, bits)
-
-
-def _replace(source: bytes, target: bytes) -> None:
-    """Rename over; on Windows, where an open file cannot be replaced, tried again for about a second."""
-    if sys.platform == "win32":
-        for pause in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4):
-            try:
-                os.replace(source, target)
-            except PermissionError:
-                time.sleep(pause)
-            else:
-                return
-    os.replace(source, target)
-
-
-def _remove(path: bytes) -> None:
-    """Remove a file, a link or a whole folder, also one whose permissions stand in the way."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(found.st_mode):
-        if sys.platform == "win32":
-            os.chmod(path, stat.S_IWRITE)
-        os.unlink(path)
-        return
-    try:
-        shutil.rmtree(path)
-    except OSError:
-        for folder, _, names in os.walk(path):
-            os.chmod(folder, 0o700)
-            if sys.platform == "win32":
-                for name in names:
-                    os.chmod(os.path.join(folder, name), stat.S_IWRITE)
-        shutil.rmtree(path)
-
-
-def _remove_empty(top: bytes, folder: bytes) -> None:
-    """Remove folders that a deletion has left empty, upwards."""
-    while folder:
-        try:
-            os.rmdir(os.path.join(top, folder))
-        except OSError:  # not empty, or in use: it stays
-            return
-        folder = os.path.dirname(folder)
-
-
-def _sync_file(path: Path, *, missing_ok: bool = False) -> None:
-    try:
-        handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
-    except PermissionError:
-        if sys.platform != "win32":
-            raise
-        return  # git's objects are read-only, and Windows syncs only what is open for writing
-    except FileNotFoundError:
-        if missing_ok:
-            return
-        raise
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_folder(path: Path) -> None:
-    if sys.platform == "win32":
-        return  # there is no such thing there
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

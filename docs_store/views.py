@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import nlargest
+from typing import NamedTuple
 
 from .markdown import Block, Owned, escape, line_end, splice, task_items
 from .messages import (
@@ -54,6 +56,7 @@ _READ_HINTS = {
     "requirements": "",
     "notes": "Anything you write here stays as it is.",
 }
+_SHOWN_AT_WORK = WAITING | {Status.CLAIMED}
 _COMPLETED, _IN_PROGRESS, _BLOCKERS, _MESSAGES = (
     "Completed",
     "In Progress",
@@ -127,11 +130,11 @@ def item_body(topology: Topology, state: State, message: Message) -> str:
 
 def shown_items(document: Document, state: State) -> dict[str, Message]:
     """The items that the view of a READ document shows now, by id: at most 50 open ones, and the 20 ticked last."""
-    shown: dict[str, Message] = {}
-    for section in SECTIONS:
-        open_ones, closed, _ = _chosen(document, state, section)
-        shown |= {message.id: message for message in (*open_ones, *closed)}
-    return shown
+    return {
+        message.id: message
+        for open_ones, closed, _ in _chosen(document, state).values()
+        for message in (*open_ones, *closed)
+    }
 
 
 def is_ticked(message: Message) -> bool:
@@ -145,8 +148,9 @@ def _section(title: str, hint: str) -> str:
 
 def _read_blocks(topology: Topology, document: Document, state: State) -> tuple[Block, ...]:
     blocks = []
+    chosen = _chosen(document, state)
     for section, title in SECTIONS.items():
-        open_ones, closed, hidden = _chosen(document, state, section)
+        open_ones, closed, hidden = chosen[section]
         box = section == "tasks"
         lines = [_line(topology, state, message, box=box) for message in open_ones]
         if hidden:
@@ -156,13 +160,28 @@ def _read_blocks(topology: Topology, document: Document, state: State) -> tuple[
     return tuple(blocks)
 
 
-def _chosen(document: Document, state: State, section: str) -> tuple[tuple[Message, ...], tuple[Message, ...], int]:
-    mine = [m for m in state.messages.values() if m.to == document.phase and m.section == section]
-    unfinished = sorted((m for m in mine if m.status in UNFINISHED), key=lambda m: (PRIORITIES.index(m.priority), m.n))
-    closed = [m for m in mine if m.status is Status.DONE]
-    last = sorted(sorted(closed, key=lambda m: (m.changed, m.n))[-MOST_SHOWN_CLOSED:], key=lambda m: m.n)
-    hidden = max(0, len(unfinished) - MOST_SHOWN_OPEN)
-    return tuple(unfinished[:MOST_SHOWN_OPEN]), tuple(last), hidden
+class _Chosen(NamedTuple):
+    open: list[Message]
+    closed: list[Message]
+    hidden: int
+
+
+def _chosen(document: Document, state: State) -> dict[str, _Chosen]:
+    """What each section shows: its most urgent unfinished items, those ticked last, and how many are left out."""
+    mine: dict[str, tuple[list[Message], list[Message]]] = {section: ([], []) for section in SECTIONS}
+    phase = document.phase
+    for message in state.messages.values():
+        if message.to == phase:
+            if message.status in UNFINISHED:
+                mine[message.section][0].append(message)
+            elif message.status is Status.DONE:
+                mine[message.section][1].append(message)
+    chosen = {}
+    for section, (unfinished, closed) in mine.items():
+        unfinished.sort(key=lambda m: (PRIORITIES.index(m.priority), m.n))
+        last = sorted(nlargest(MOST_SHOWN_CLOSED, closed, key=lambda m: (m.changed, m.n)), key=lambda m: m.n)
+        chosen[section] = _Chosen(unfinished[:MOST_SHOWN_OPEN], last, max(0, len(unfinished) - MOST_SHOWN_OPEN))
+    return chosen
 
 
 def _line(topology: Topology, state: State, message: Message, *, box: bool) -> Owned:
@@ -193,15 +212,20 @@ def _write_blocks(topology: Topology, document: Document, state: State) -> tuple
     ]
     if earlier := len(done) - len(completed):
         completed.insert(0, Owned("more", f"… and {earlier} before <!-- more -->"))
-    mine = [m for m in state.messages.values() if m.to == phase and m.section == "tasks"]
+    mine, mine_to_others = [], []
+    for message in state.messages.values():
+        if message.to == phase and message.status in _SHOWN_AT_WORK and message.section == "tasks":
+            mine.append(message)
+        elif message.by == phase:
+            mine_to_others.append(message)
     claimed = [m for m in mine if m.status is Status.CLAIMED]
     blocked = [m for m in mine if m.status in WAITING]
-    reported = [m for m in state.messages.values() if is_reported_blocker(m) and m.by == phase]
+    reported = [m for m in mine_to_others if is_reported_blocker(m)]
     to_others = [
         Block(
             f"To {other.title}",
             level=3,
-            lines=_posted(m for m in state.messages.values() if (m.by, m.to) == (phase, other.key)),
+            lines=_posted(m for m in mine_to_others if m.to == other.key),
         )
         for other in topology.phases
         if other.key != phase
@@ -244,7 +268,8 @@ def is_reported_blocker(message: Message) -> bool:
 def _reported(topology: Topology, message: Message) -> Owned:
     first = _text(message.text.partition("\n")[0])
     to = topology.phase(message.to).title
-    return Owned(f"{message.id}.told", f"[ ] {first} - told {to}, {message.status} <!-- id:{message.id}.told -->")
+    key = f"{message.id}.0.{message.n}"  # its plain id stands under the messages to others
+    return Owned(key, f"[ ] {first} - told {to}, {message.status} <!-- id:{key} -->")
 
 
 def _attempt(message: Message) -> str:

@@ -156,7 +156,7 @@ def finish_event(report: Report) -> ProgressEvent:
         phase=report.phase,
         step="done",
         pct=100,
-        detail=report.detail,
+        detail=report.detail if report.result == "done" else f"waits for you: {report.detail}",
         summary={
             "message": report.task,
             "round": report.round,

@@ -32,7 +32,8 @@ Progress = Callable[[int, int, str], None]  # (tests done, tests in all, what is
 
 _PLUGIN = "phase_supervisor_reporter"
 _MOST_AGAIN = 8  # runs after the first, each without what ended the one before
-_GRACE = 5.0  # seconds that the project's interpreter has to say itself where a test is stuck, and to exit at the end
+_GRACE = 5.0  # seconds that the project's interpreter has to say itself where a test is stuck
+_EXIT = 30.0  # seconds it has to exit after the last test; a busy machine takes a few
 _START = 60.0  # seconds more for the imports before anything is reported
 
 
@@ -482,7 +483,7 @@ class _Session:
         if self.stuck:
             return "stuck"
         if self.status is not None:
-            self.late = waited > _GRACE
+            self.late = waited > _EXIT
             return "it did not exit" if self.late else ""
         # The reporter says itself when a test is stuck; it cannot while something holds the interpreter's lock.
         if waited > self.hang + (_GRACE if self.started else _START):
@@ -666,7 +667,7 @@ def _did_not_exit(ran: Ran) -> Finding:
         tool="pytest",
         rule="no-exit",
         severity="warning",
-        message=f"after the last test the process did not exit within {_GRACE:g} s, and was ended",
+        message=f"after the last test the process did not exit within {_EXIT:g} s, and was ended",
         detail="A thread that is no daemon, or a child process, is still at work.\n" + _tail(ran.stderr),
     )
 

@@ -6,8 +6,9 @@ What nobody has spelled out is not invented: it becomes a blocker that says exac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from anyio.to_thread import run_sync
 
@@ -18,7 +19,7 @@ from ...driver import Context
 from .desk import Desk, fresh, one_line
 from .findings import Finding
 from .fixes import as_green
-from .implement import Applied, Change, Refused, Spec, apply, changes_in, specs
+from .implement import Applied, Change, Refused, Spec, apply, specs
 from .inspection import test
 from .project import Project
 
@@ -60,7 +61,7 @@ class BuiltinDeveloper:
         before = await test(desk, tree, project)
         await desk.checkout(head)
         say("implementing", 40, f"{len(changes)} change(s)")
-        applied = await run_sync(lambda: apply(tree, changes))
+        applied = await run_sync(lambda: apply(tree, changes, roots=project.source_roots))
         if isinstance(applied, Refused):
             return _refused(title, spec, applied, thread)
         say("verifying", 60, "the tests, over the change")
@@ -96,10 +97,15 @@ def _changes(parts: Sequence[Message], spec: Spec | None) -> tuple[Change, ...]:
     """What to apply: the user's latest answer beats what TERTIARY says."""
     for part in reversed(parts):
         for text in (str(part.data.get("answer", "")), part.text):
-            found = changes_in(text)
+            found = _spelled_out(text)
             if found:
                 return found
     return spec.changes if spec is not None else ()
+
+
+def _spelled_out(text: str) -> tuple[Change, ...]:
+    """The changes in a message's own text: a diff, or fenced code that names its file."""
+    return tuple(change for spec in specs(f"## Answer\n\n{text}\n") for change in spec.changes)
 
 
 def _finding(messages: Sequence[Message]) -> Finding | None:
@@ -195,15 +201,14 @@ def _not_green(
 
 
 def _nothing_spelled_out(parts: Sequence[Message], thread: Sequence[Message], spec: Spec | None, title: str) -> Outcome:
-    cause = next((str(m.data["cause"].get("text", "")) for m in reversed(thread) if m.data.get("cause")), "")
     finding = _finding((*thread, *parts))
-    place = finding.place if finding is not None else ""
-    where = next((str(m.data["cause"].get("place", "")) for m in reversed(thread) if m.data.get("cause")), "") or place
+    cause: Mapping[str, Any] = next((m.data["cause"] for m in reversed(thread) if isinstance(m.data.get("cause"), dict)), {})
+    where = _blamed(cause) or (finding.place if finding is not None else "")
     request = " ".join(
         word
         for word in (
             f"{title}.",
-            cause,
+            str(cause.get("text", "")),
             "Nobody has spelled out the change, and the built-in crew does not guess.",
             f"Correct {where} yourself," if where else "Make the change yourself,",
             "or answer with a diff or with fenced code that names its file,",
@@ -212,6 +217,14 @@ def _nothing_spelled_out(parts: Sequence[Message], thread: Sequence[Message], sp
         if word
     )
     return _blocked(title, "nobody has spelled out the change", request, spec, thread)
+
+
+def _blamed(cause: Mapping[str, Any]) -> str:
+    """The place that an explanation points at: code of the project before the test that shows it."""
+    for place in (*cause.get("suspects", ()), cause.get("where")):
+        if isinstance(place, dict) and place.get("file"):
+            return f"{place['file']}:{place.get('line', 0)}"
+    return ""
 
 
 def _blocked(

@@ -191,6 +191,7 @@ class BuiltinQA:
 
     def __init__(self) -> None:
         self._inspected: OrderedDict[str, tuple[Inspection, tuple[str, ...]]] = OrderedDict()
+        self._told: set[str] = set()  # findings of the last inspection: the events name what is new
 
     async def perform(self, task: Task, context: Context) -> Outcome:
         desk = Desk(task, context)
@@ -218,8 +219,10 @@ class BuiltinQA:
             tree = await desk.checkout(head)
             project = await desk.project(tree)
             inspection = await inspect(desk, head, tree, project)
-            for finding in inspection.problems[:MOST_REPORTED]:
+            new = [finding for finding in inspection.problems if finding.fingerprint not in self._told]
+            for finding in new[:MOST_REPORTED]:
                 desk.context.say("reviewing", 90, str(finding), type="finding", summary=finding.to_dict())
+            self._told = {finding.fingerprint for finding in inspection.problems}
             self._inspected[head] = (inspection, project.notes)
             while len(self._inspected) > KEPT:
                 self._inspected.popitem(last=False)

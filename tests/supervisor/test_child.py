@@ -264,6 +264,21 @@ async def test_a_crash_says_why(owner: Owner) -> None:
         assert exited.as_exit("qa").text.startswith("qa exited with code 1 after")
 
 
+async def test_last_words_are_heard_before_the_exit(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the report pipe when the exit is seen is heard first, however late the reader is."""
+
+    async def too_late(_child: Child) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(Child, "_read_reports", too_late)
+    async with owner.child() as child:
+        child.assign(owner.assignment("crashes"))
+        exited = await child.wait()
+        assert exited.ready
+        assert "nothing works" in exited.text
+        assert owner.facts[-1] is exited
+
+
 @pytest.mark.parametrize(
     ("actor", "text"),
     [

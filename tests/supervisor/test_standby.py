@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import wait_all_tasks_blocked
 
 from ipc.process import is_alive
 from supervisor.child import Child, Fact
@@ -107,6 +108,8 @@ async def test_spares_that_cannot_start_do_not_storm() -> None:
     async with bench.running(1) as standby:
         await until(lambda: bench.complaints)
         assert "broken installation" in bench.complaints[0]
+        await wait_all_tasks_blocked()
+        assert len(bench.made) == 1
         child = await standby.take(bench.facts.append)
         assert (await child.wait()).ready is False
         child.close()

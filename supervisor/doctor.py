@@ -127,7 +127,7 @@ def _workspace(workspace: Workspace) -> Iterator[Check]:
 
 def trusted(workspace: Workspace, config: Config) -> Check:
     """Whether the configuration's own commands may run."""
-    from .bootstrap import is_trusted  # noqa: PLC0415 - reads the user's state folder
+    from .bootstrap import is_trusted
 
     if is_trusted(workspace, config):
         return Check("trust", "ok", "nothing to ask" if not config.commands() else "you have agreed to its commands")
@@ -155,12 +155,11 @@ def documents(workspace: Workspace, config: Config) -> Check:
     """Whether the documents' history is whole."""
     if not workspace.history.is_dir():
         return Check("documents", "error", f"there is no history in {workspace.crew}", "supervisor init")
-    from docs_store.errors import StoreError  # noqa: PLC0415 - only with a workspace
-    from docs_store.store import Store  # noqa: PLC0415 - the same
+    from docs_store.errors import StoreError
+    from docs_store.store import Store
 
     try:
-        store = Store.open(workspace.crew, topology=config.topology, head_file=workspace.head, create=False)
-        verdict = store.verify()
+        verdict = Store.examine(workspace.crew, topology=config.topology, head_file=workspace.head)
     except StoreError as error:
         return Check("documents", "error", str(error), "supervisor docs verify")
     if not verdict.ok:

@@ -156,9 +156,12 @@ def trace(
 @app.command()
 def verify(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """Check the whole history, record by record; names the first bad one. Exit code 1 if there is one."""
+    from docs_store.store import Store  # for this command only
+
     session: Session = ctx.obj
-    with opened(session) as found:
-        verdict = found.store.verify()
+    workspace = session.workspace()
+    topology = workspace.read_config().topology
+    verdict = Store.examine(workspace.crew, topology=topology, head_file=workspace.head)
     if as_json:
         say_json(
             {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import multiprocessing
-
 import statistics
 import subprocess
 import sys

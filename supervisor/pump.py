@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import shutil
+import sys
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +28,7 @@ import msgspec
 from ipc.control import Ack
 from ipc.errors import FrameError, SpoolLockedError
 from ipc.events import ProgressEvent
-from ipc.frames import Fields, Meta, cut, decode_fields, decode_header, join
+from ipc.frames import Fields, Meta, cut, decode_fields, decode_header, join, split
 from ipc.markers import Damaged, Marker, Unsigned, parse_marker
 from ipc.queue import EventQueue, QueueServer, Reply
 from ipc.sequence import Admitted, Batch, Marks, Refused, Sequencer, Stage
@@ -40,6 +43,7 @@ _FRAMES_AT_ONCE = 32  # judged before the loop gets its turn
 _MOST_PENDING = 32 * 1024 * 1024  # bytes accepted and not yet committed; beyond that nothing more is taken
 _ROWS_AT_ONCE = 512  # in a transaction
 _MARKERS_IN_ROW = 256
+_SALVAGED_AT_ONCE = 256  # records judged before the loop gets its turn
 _RETRY = (0.1, 5.0)  # seconds before a failed commit is tried again: first, longest
 _HOLDER_GRACE = 2.0  # seconds that a live worker of a former supervisor gets to exit by itself
 _LATENCIES = tuple(0.0001 * 2**i for i in range(16))  # seconds; upper bounds of the histogram
@@ -66,7 +70,7 @@ class WorkerCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PumpStatistics:
-    """A moment's counts; `latency` counts events by the upper bounds in seconds (emit to commit)."""
+    """A moment's counts; `latency` counts rows by upper bounds in seconds, from their newest event to the commit."""
 
     workers: Mapping[str, WorkerCounts]
     depth: int
@@ -230,6 +234,8 @@ class Pump:
             self._sequencer.close(worker, epoch)
             self._sequencer.forget(worker, epoch)
             folder = self._known.pop(key).folder
+            if sys.platform == "win32" and lock is not None:
+                lock.release()  # an open file could not be removed there
             await asyncio.to_thread(_remove_folder, folder, damaged)
         finally:
             self._closing.discard(key)
@@ -264,7 +270,7 @@ class Pump:
             if entry is None:
                 row = OpenedRow(worker=worker, epoch=epoch, pid=None, created=None)
                 await asyncio.wrap_future(self.journal.commit([row]))
-            self._admit_epoch(worker, epoch, "", entry.marks if entry is not None else Marks())
+            self._admit_epoch(worker, epoch, secrets.token_hex(16), entry.marks if entry is not None else Marks())
         for worker, epoch in todo:
             await self.close_epoch(worker, epoch, finishes(worker, epoch) if finishes is not None else ())
         return todo
@@ -300,10 +306,11 @@ class Pump:
     async def _salvage_and_close(self, key: Key, finishes: Sequence[ProgressEvent]) -> list[Path]:
         """Read the spool through the sequencer and commit `closed`; again from the table if a commit fails."""
         pause = _RETRY[0]
+        reported: set[int] = set()
         last = await asyncio.to_thread(read_last, self._known[key].folder)
         while True:
             resets = self._resets
-            damaged = await self._salvage(key)
+            damaged = await self._salvage(key, reported)
             await self._until(lambda: not self._unsettled(key) and not self._paused)
             if self._resets != resets:
                 continue  # what was salvaged may have been dropped
@@ -325,12 +332,18 @@ class Pump:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RETRY[1])
 
-    async def _salvage(self, key: Key) -> list[Path]:
+    async def _salvage(self, key: Key, reported: set[int]) -> list[Path]:
+        """Judge what the spool holds; which segments are damaged. Ends early where a failed commit undid some of it."""
         worker, epoch = key
+        resets = self._resets
         folder = self._known[key].folder
         found = await asyncio.to_thread(lambda: list(read_spool(folder)))
         damaged: list[Path] = []
-        for record in found:
+        for n, record in enumerate(found):
+            if not n % _SALVAGED_AT_ONCE:
+                await asyncio.sleep(0)
+            if self._resets != resets:
+                break
             if isinstance(record, DamagedSegment):
                 if not record.torn:
                     damaged.append(record.path)
@@ -344,13 +357,13 @@ class Pump:
             meta = Meta(record.seq, record.prev, critical=True)
             batch = Batch(worker=worker, epoch=epoch, metas=[meta], payload=[fields])
             admitted = self._sequencer.salvage(batch)
-            if admitted.judgement.lost:
+            if admitted.judgement.lost and record.seq not in reported:
+                reported.add(record.seq)
                 self._count(worker)["lost"] += 1
                 text = f"critical events of {worker}, epoch {epoch}, before seq {record.seq} are lost: not in its spool"
                 self._raise_alarm("loss", text)
-                self.record(
-                    "loss", worker, detail=text, summary={"epoch": epoch, "prev": record.prev, "seq": record.seq}
-                )
+                summary = {"epoch": epoch, "prev": record.prev, "seq": record.seq}
+                self.record("loss", worker, detail=text, summary=summary)
             self._accept(admitted, SPOOL)
         return damaged
 
@@ -571,6 +584,8 @@ class Pump:
                 continue
             key = (row.worker, row.epoch)
             self._count(row.worker)["stored"] += len(row.seqs)
+            if row.transport != SPOOL:
+                self._latency[bisect_left(_LATENCIES, time.time() - _newest(row.blob))] += 1
             known = self._known.get(key)
             if known is not None and row.marks is not None:
                 known.durable = row.marks.seq
@@ -665,6 +680,15 @@ def _frame_row(row: _Markers) -> FrameRow:
         blob=join(row.events),
         marks=row.marks,
     )
+
+
+def _newest(blob: bytes) -> float:
+    """The timestamp of the last event in a blob; 0 where it cannot be read."""
+    try:
+        (fields,) = decode_fields(join(split(blob)[-1:]))
+    except (FrameError, ValueError):
+        return 0.0
+    return fields[7]
 
 
 def _remove_folder(folder: Path, damaged: Sequence[Path]) -> None:

@@ -286,10 +286,11 @@ class Trees:
         """Where the task's folder is, or would be."""
         return self.state / "trees" / _folder_name(task)
 
-    def commit(self, tree: Path, note: str, author: str) -> str | None:
+    def commit(self, tree: Path, note: str, author: str, *, only: Collection[str] | None = None) -> str | None:
         """Commit what was done in a task's folder since it was checked out, or since the last commit of it.
 
-        None when nothing has changed. New files that the project ignores, crew/ and the state folder stay out.
+        None when nothing has changed. New files that the project ignores, crew/ and the state folder stay out; with
+        `only`, so does everything but these paths (what a test run has left behind is nobody's work).
         """
         private = self._private(tree.name)
         try:
@@ -298,6 +299,10 @@ class Trees:
             raise ValueError(f"{tree} is no task tree that was checked out completely; check it out first") from None
         before = self._entries(base)
         scan = self._scan(tree, private / "crew.stat", before, before.keys(), None)
+        if only is not None:
+            wanted = {os.fsencode(path) for path in only}
+            others = {path: entry for path, entry in before.items() if path not in wanted}
+            scan.entries = others | {path: entry for path, entry in scan.entries.items() if path in wanted}
         written = self._write_tree(scan)
         if self._commit(base).tree_id.raw == written:
             return None

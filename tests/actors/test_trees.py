@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors import folders
 from actors import trees as module
 from actors.ignore import Found, walk
 from actors.trees import Conflict, Merged, MissingCommitError, Trees
@@ -300,6 +301,17 @@ def test_nothing_done_is_no_commit_and_work_adds_up(trees: Trees) -> None:
     assert trees.log(second)[0].files == ("b.txt",)
 
 
+def test_a_commit_of_some_files_leaves_the_others_as_they_were(trees: Trees) -> None:
+    """What a test run changed, made or removed beside them does not come along."""
+    start = trees.snapshot("start").commit
+    tree = trees.checkout("t1", start)
+    write(tree, {"app/core.py": "new\n", "notes.txt": None, "droppings.txt": "x", "app/__init__.py": "x"})
+    commit = trees.commit(tree, "work", "Developer", only=["app/core.py", "notes.txt"])
+    assert commit is not None
+    assert trees.changed_files(start, commit) == ("app/core.py", "notes.txt")
+    assert trees.commit(tree, "rest", "Developer", only=["app/core.py"]) is None
+
+
 def test_changes_in_different_places_merge(trees: Trees) -> None:
     """Two tasks in one file, lines apart, and one with a new file, go together on the branch."""
     start = trees.snapshot("start").commit
@@ -393,7 +405,7 @@ def test_a_delivery_cut_short_is_finished_by_the_next(
     start = trees.snapshot("start").commit
     head = done(trees, start, {"app/core.py": "1\n", "b.py": "2\n", "c.py": "3\n"})
     calls = 0
-    plain = module._replace
+    plain = folders.replace
 
     def killed(source: bytes, target: bytes) -> None:
         nonlocal calls
@@ -402,10 +414,10 @@ def test_a_delivery_cut_short_is_finished_by_the_next(
             raise KeyboardInterrupt
         plain(source, target)
 
-    monkeypatch.setattr(module, "_replace", killed)
+    monkeypatch.setattr(folders, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         trees.deliver(start, head)
-    monkeypatch.setattr(module, "_replace", plain)
+    monkeypatch.setattr(folders, "replace", plain)
     assert len(trees.snapshot("meanwhile").skipped) == 0
     result = trees.deliver(start, head)
     assert (len(result.same), len(result.written)) == (stop - 1, 4 - stop)
@@ -440,14 +452,14 @@ def test_a_write_that_the_system_refuses_is_a_conflict_and_the_rest_goes_on(
     """A full disk or a locked file concerns that file; it is named with the system's words."""
     start = trees.snapshot("start").commit
     head = done(trees, start, {"a.py": "1\n", "b.py": "2\n"})
-    plain = module._replace
+    plain = folders.replace
 
     def refusing(source: bytes, target: bytes) -> None:
         if target.endswith(b"a.py"):
             raise OSError(28, "No space left on device")
         plain(source, target)
 
-    monkeypatch.setattr(module, "_replace", refusing)
+    monkeypatch.setattr(folders, "replace", refusing)
     result = trees.deliver(start, head)
     assert result.written == ("b.py",)
     assert result.conflicts[0].why == "could not be written: No space left on device"

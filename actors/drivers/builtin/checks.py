@@ -751,14 +751,14 @@ async def run_ruff(
 
 def ruff_command(*arguments: str) -> list[str]:
     """The start of a command that runs the ruff which came with us, leaving no cache behind."""
-    from ruff.__main__ import find_ruff_bin  # type: ignore[import-untyped]  # noqa: PLC0415 - per task
+    from ruff.__main__ import find_ruff_bin  # type: ignore[import-untyped]
 
     # A tree lies in a folder that is git-ignored as a whole: ignore rules from above must not count.
     return [str(find_ruff_bin()), *arguments, "--no-cache", "--no-respect-gitignore"]
 
 
 def _lint_findings(found: Sequence[Mapping[str, Any]], tree: Path) -> tuple[Finding, ...]:
-    from .symbols import SymbolTable  # noqa: PLC0415 - only where there is something to name
+    from .symbols import SymbolTable
 
     top = os.path.realpath(tree)
     tables: dict[str, SymbolTable] = {}

@@ -47,6 +47,14 @@ class Finding:
             return ""
         return f"{self.file}:{self.line}" if self.line else self.file
 
+    @property
+    def name(self) -> str:
+        """What people call it in a sentence: the test, or the rule and where."""
+        where = self.file or "the whole project"
+        if self.tool == "pytest" and self.symbol:
+            return f"{self.symbol} ({where})"
+        return f"{self.rule} in {where}"
+
     def __str__(self) -> str:
         """One line: where, and what."""
         rule = f"{self.rule} " if self.tool == "ruff" else ""

@@ -26,6 +26,10 @@ _PATH = r"[\w@+][\w@+ .-]*(?:/[\w@+. -]+)*\.\w+|(?:[\w@+.-]+/)+[\w@+.-]+|Makefil
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*")
 _FENCE = re.compile(r"(\s*(?:>\s?)?)(`{3,}|~{3,})([^`]*)")
 _DEPENDS = re.compile(r"\s*(?:[-*+] )?\**(?:Depends on|Needs|After|Requires)\**:\**\s*(.+?)\.?\s*", re.IGNORECASE)
+_SAYS_FILE = (
+    r"(?:[-*+] )?\**(?:File|In|New file|Create|Add|Change|Edit|Update)\**\s*:?\**\s*"
+    rf"[`*]*({_PATH})[`*]*\s*(?:\(.*\))?:?"
+)
 _SHELL = frozenset({"bash", "sh", "shell", "console", "shell-session", "zsh", "powershell", "bat", "cmd", "output"})
 
 
@@ -258,8 +262,7 @@ def _path_before(line: str) -> str:
     """The file that the line before a block names, if it is there to name one."""
     plain = line.strip()
     patterns = (
-        rf"(?:[-*+] )?\**(?:File|In|New file|Create|Add|Change|Edit|Update)\**\s*:?\**\s*"
-        rf"[`*]*({_PATH})[`*]*\s*(?:\(.*\))?:?",
+        _SAYS_FILE,
         rf"(?:#{{1,6}} )?[*_`]+({_PATH})[*_`]+\s*(?:\(.*\))?:?",
         rf"#{{1,6}} ({_PATH}):?",
     )

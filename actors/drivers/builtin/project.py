@@ -243,7 +243,7 @@ def _is_test(path: str, options: Mapping[str, Any]) -> bool:
     name = path.rpartition("/")[2]
     patterns = _words(options.get("python_files"))
     if patterns:
-        import fnmatch  # noqa: PLC0415 - rarely needed
+        import fnmatch
 
         return any(fnmatch.fnmatch(name, p) or fnmatch.fnmatch(path, p) for p in patterns)
     return _TEST_FILE.fullmatch(name) is not None and name != "tests.py"

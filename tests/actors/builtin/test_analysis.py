@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
@@ -14,7 +15,9 @@ def test_modules_imports_and_what_is_outside() -> None:
             "src/app/core.py": b"import os.path\nfrom . import util\nfrom .sub.deep import x\nimport app.sub\n",
             "src/app/util.py": b"from app.sub import deep\n",
             "src/app/sub/__init__.py": b"",
-            "src/app/sub/deep.py": b"from ..util import y\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import app.core\n",
+            "src/app/sub/deep.py": (
+                b"from ..util import y\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import app.core\n"
+            ),
         },
         roots=("src", "."),
     )
@@ -50,7 +53,7 @@ def test_every_cycle_is_one_and_every_knot_has_one(edges: list[tuple[int, int]])
     for cycle in cycles:
         assert cycle[0] == cycle[-1]
         assert len(cycle) > 2
-        assert all(b in graph[a] for a, b in zip(cycle, cycle[1:], strict=False))
+        assert all(b in graph[a] for a, b in pairwise(cycle))
     left = dict(graph)
     while free := [n for n, ts in left.items() if not ts & left.keys()]:
         for name in free:
@@ -79,7 +82,7 @@ def test_untested_modules_are_those_no_test_touches() -> None:
 
 
 def test_long_and_branching_functions_are_named() -> None:
-    """By their qualified name with line, length and number of branches; methods inside functions count for themselves."""
+    """By their qualified name with line, length and number of branches."""
     branches = "".join(f"        if n == {n} and n:\n            pass\n" for n in range(6))
     long = "def long():\n" + "    x = 1\n" * 61
     source = f"class A:\n    def f(self, n):\n{branches}\n{long}"

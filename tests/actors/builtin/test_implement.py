@@ -133,8 +133,10 @@ def tree(tmp_path: Path) -> Path:
         "alerts/__init__.py": "",
         "alerts/mail.py": (
             '"""Mail."""\n\nimport os\nfrom .base import Handler\n\nPORT = 25\n\n\n'
-            "class Mail(Handler):\n    retries = 3\n\n    def send(self, text):  # keep me\n        return os.getpid()\n\n"
-            "    def close(self):\n        pass\n\n\n# about helper\ndef helper():\n    return 1   # odd   spacing\n\n\n"
+            "class Mail(Handler):\n    retries = 3\n\n"
+            "    def send(self, text):  # keep me\n        return os.getpid()\n\n"
+            "    def close(self):\n        pass\n\n\n"
+            "# about helper\ndef helper():\n    return 1   # odd   spacing\n\n\n"
             'if __name__ == "__main__":\n    helper()\n'
         ),
         "alerts/base.py": "class Handler:\n    pass\n",
@@ -157,7 +159,8 @@ def test_functions_methods_constants_and_imports_find_their_places(tree: Path) -
     before = (tree / "alerts/mail.py").read_text()
     snippet = (
         "import os\nimport sys\nfrom .base import Handler\n\nPORT = 587\nHOST = 'x'\n\n\n"
-        "class Mail(Handler):\n    ...\n\n    def send(self, text):\n        return sys.argv\n\n    def open(self):\n        return 1\n\n\n"
+        "class Mail(Handler):\n    ...\n\n    def send(self, text):\n        return sys.argv\n\n"
+        "    def open(self):\n        return 1\n\n\n"
         "def helper():\n    return 2\n\n\n# why\n@property\ndef fresh():\n    return 3\n"
     )
     assert apply(tree, [code("alerts/mail.py", snippet)]) == Applied(files=("alerts/mail.py",))
@@ -233,7 +236,7 @@ def test_line_ends_encoding_and_the_rest_stay(tree: Path) -> None:
     ],
 )
 def test_what_must_not_or_cannot_be_done_is_refused(tree: Path, change: Change, words: str) -> None:
-    """Paths that leave the tree, places that are not ours, code that does not parse: refused, and nothing is written."""
+    """Paths that leave the tree, places that are not ours, broken code: refused, and nothing is written."""
     (tree / "link").symlink_to(os.path.realpath(tree.parent))
     before = {p: p.read_bytes() for p in tree.rglob("*") if p.is_file()}
     result = apply(tree, [code("fine.py", "x = 1\n"), change])
@@ -251,7 +254,8 @@ def test_an_existing_file_that_is_no_python_needs_the_word_whole(tree: Path) -> 
 
 def test_what_does_not_exist_yet_is_named(tree: Path) -> None:
     """A missing module of the project and a missing name in one that is there; other people's packages are theirs."""
-    text = "import requests\nfrom alerts.templates import render\nfrom alerts.base import Handler, Other\nfrom . import mail\n"
+    text = "import requests\nfrom alerts.templates import render\nfrom alerts.base import Handler, Other\n"
+    text += "from . import mail\n"
     result = apply(tree, [code("alerts/digest.py", text)])
     assert isinstance(result, Refused)
     assert set(result.needs) == {"alerts.templates", "alerts.base.Other", "alerts.base"}
@@ -273,7 +277,8 @@ def test_a_diff_makes_changes_and_deletes(tree: Path) -> None:
     """Three files in one diff; the counts in its headers may be wrong."""
     text = (
         "diff --git a/alerts/base.py b/alerts/base.py\nindex 1..2 100644\n"
-        "--- a/alerts/base.py\n+++ b/alerts/base.py\n@@ -1,9 +1,7 @@ class Handler\n class Handler:\n-    pass\n+    x = 1\n"
+        "--- a/alerts/base.py\n+++ b/alerts/base.py\n"
+        "@@ -1,9 +1,7 @@ class Handler\n class Handler:\n-    pass\n+    x = 1\n"
         "--- /dev/null\n+++ b/alerts/made.py\n@@ -0,0 +1 @@\n+y = 1\n"
         "--- a/alerts/__init__.py\n+++ /dev/null\n"
     )

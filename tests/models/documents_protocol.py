@@ -205,7 +205,7 @@ class CrewRules:
     most_deaths: int = 2  # 3 in the product
 
 
-def post(history: History, rules: CrewRules, to: int, thread: str, origin: str, ordinal_id: str) -> History:  # noqa: PLR0917
+def post(history: History, rules: CrewRules, to: int, thread: str, origin: str, ordinal_id: str) -> History:
     """One message, once: a known id changes nothing; an open task of the same receiver and thread takes it in."""
     id = f"{origin}~{len(history.posts)}" if rules.ids == "random" else ordinal_id  # noqa: A001
     for known in history.posts:
@@ -244,7 +244,7 @@ def claim(history: History, id: str, epoch: int) -> History:  # noqa: A002
     return change(history, id, status=HELD, holder=epoch)
 
 
-def close(history: History, rules: CrewRules, id: str, status: str, seen: int, closer: int = 0) -> History:  # noqa: A002, PLR0917
+def close(history: History, rules: CrewRules, id: str, status: str, seen: int, closer: int = 0) -> History:  # noqa: A002
     """Close what the author saw. What joined later stays open, as the next round."""
     message = history.message(id)
     all_of_it = rules.closing == ("everything, by a report" if closer else "everything, by a save")
@@ -259,7 +259,7 @@ def close(history: History, rules: CrewRules, id: str, status: str, seen: int, c
     return change(history, id, status=status, holder=0, closer=closer)
 
 
-def report(  # noqa: PLR0917
+def report(
     history: History,
     rules: CrewRules,
     epoch: int,
@@ -288,7 +288,7 @@ def report(  # noqa: PLR0917
     return history
 
 
-def by_hand(history: History, rules: CrewRules, edit: str, id: str, seen: int, round: int) -> History:  # noqa: A002, PLR0917
+def by_hand(history: History, rules: CrewRules, edit: str, id: str, seen: int, round: int) -> History:  # noqa: A002
     """What an imported save says about one message: the user's tick beats a report, his untick opens it again."""
     message = history.message(id)
     if edit == "untick":

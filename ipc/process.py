@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -31,6 +31,8 @@ from .pipes import AnyPipeReader, PipeWriter, reader
 
 if sys.platform == "win32":
     from . import job_object
+
+T = TypeVar("T")
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
@@ -140,6 +142,8 @@ class Process:
                     self._popen.wait()
                     self._reaped = True
             if self._pidfd is not None:
+                if sys.platform != "win32":
+                    anyio.notify_closing(self._pidfd)  # somebody may still wait for an unkillable one
                 os.close(self._pidfd)
                 self._pidfd = None
             for pipe in (self.stdin, self.stdout, self.stderr):
@@ -223,7 +227,7 @@ async def spawn(
             return _popen(cmd, child_in, child_out, child_err, cwd=cwd, environ=environ, session=session)
 
         try:
-            popen = await anyio.to_thread.run_sync(start)
+            popen = await _in_thread(start)
         except (OSError, ValueError) as error:
             raise SpawnError(f"{os.fspath(cmd[0])} could not be started: {error}") from error
         process = Process(
@@ -370,11 +374,16 @@ async def _until_none(
     pause = _FIRST_PAUSE
     while True:
         kill_more()
-        found = await anyio.to_thread.run_sync(_kill_all, find)
+        found = await _in_thread(lambda: _kill_all(find))
         if not found or time.monotonic() >= deadline:
             return tuple(found)
         await anyio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """With a limiter of its own: starting and ending processes must not queue behind a host's blocked threads."""
+    return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
 
 
 def _kill_all(find: Callable[[], Iterable[Identity]]) -> list[Identity]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from ipc import pipes
@@ -182,6 +183,31 @@ async def test_the_other_systems_scan_finds_the_same(started: list[Process], mon
 
     elsewhere = {i.pid for i in room._matching_elsewhere(process.marker, session=process.pid, since=0.0)}
     assert elsewhere == here == {process.pid, grandchild}
+
+
+async def test_ending_does_not_queue_behind_blocked_threads(started: list[Process]) -> None:
+    """A host whose worker threads are all blocked can still start and end processes."""
+    release = threading.Event()
+
+    async def block() -> None:
+        await anyio.to_thread.run_sync(lambda: release.wait(15))
+
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    limiter.total_tokens = 1
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(block)
+            while not limiter.borrowed_tokens:
+                await anyio.lowlevel.checkpoint()
+            try:
+                with anyio.fail_after(10):
+                    process = await python(SLEEP, started)
+                    await line(process)
+                    await process.end_tree()
+            finally:
+                release.set()
+    finally:
+        limiter.total_tokens = 40
 
 
 async def test_stop_asks_first(started: list[Process]) -> None:

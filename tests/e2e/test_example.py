@@ -22,7 +22,7 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_example_ends_as_expected_and_goes_on_with_an_answer(tmp_path: Path) -> None:
-    """The crew does what alerts-expected.toml says; given the tutorial's answer, it finishes with everything approved."""
+    """The crew does what alerts-expected.toml says; with the tutorial's answer it finishes, all approved."""
     folder = tmp_path / "alerts"
     done = run(str(ROOT / "examples" / "run_alerts.py"), "--into", str(folder), "--plain", cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -35,7 +35,7 @@ from ipc.sequence import Admitted, Batch, Marks, Refused, Sequencer, Stage
 from ipc.spool import DamagedSegment, SpoolLock, create_folder, read_last, read_spool
 
 from .hub import Hub
-from .journal import SUPERVISOR, ClosedRow, EpochEntry, FrameRow, Journal, JournalError, OpenedRow, OwnRow
+from .journal import SUPERVISOR, ClosedRow, EpochEntry, FrameRow, Journal, JournalError, OpenedRow, OwnRow, Row
 
 QUEUE, STDOUT, SPOOL = "queue", "stdout", "spool"
 
@@ -94,6 +94,18 @@ class _Markers:
 
 
 @dataclass(slots=True)
+class _Closing:
+    """An epoch's last row, and whether it was committed (false: dropped with the rest of its batch)."""
+
+    row: ClosedRow
+    committed: asyncio.Future[bool]
+
+    def tell(self, committed: bool) -> None:  # noqa: FBT001 - it is the news
+        if not self.committed.done():  # whoever waited may have been cancelled
+            self.committed.set_result(committed)
+
+
+@dataclass(slots=True)
 class _Known:
     """An epoch that is not closed yet."""
 
@@ -102,6 +114,9 @@ class _Known:
     durable: int = 0
     stdout: bool = False  # it has sent markers, so acks go to its stdin
     told: Ack | None = None
+
+
+Pending = FrameRow | _Markers | OwnRow | _Closing
 
 
 class Pump:
@@ -128,9 +143,9 @@ class Pump:
         self._lock_grace = lock_grace
         self._sequencer = Sequencer()
         self._known: dict[Key, _Known] = {}
-        self._pending: list[FrameRow | _Markers | OwnRow] = []
+        self._pending: list[Pending] = []
         self._pending_bytes = 0
-        self._committing: list[FrameRow | OwnRow] = []
+        self._committing: list[Pending] = []
         self._own_seq = 0
         self._counts: dict[str, Counter[str]] = {}
         self._latency = [0] * (len(_LATENCIES) + 1)
@@ -305,7 +320,6 @@ class Pump:
 
     async def _salvage_and_close(self, key: Key, finishes: Sequence[ProgressEvent]) -> list[Path]:
         """Read the spool through the sequencer and commit `closed`; again from the table if a commit fails."""
-        pause = _RETRY[0]
         reported: set[int] = set()
         last = await asyncio.to_thread(read_last, self._known[key].folder)
         while True:
@@ -314,23 +328,19 @@ class Pump:
             await self._until(lambda: not self._unsettled(key) and not self._paused)
             if self._resets != resets:
                 continue  # what was salvaged may have been dropped
-            # Own rows are numbered in the order of their commits: none may be under way when these get theirs.
-            await self._until(lambda: not self._committing and not self._pending)
             marks = self._sequencer.marks(*key)
             missed = marks.missed + max(last - marks.seq, 0)
             own = [OwnRow(seq=self._next_own_seq(), event=event) for event in finishes]
             row = ClosedRow(worker=key[0], epoch=key[1], missed=missed, finishes=own)
-            try:
-                committed = await asyncio.wrap_future(self.journal.commit([row]))
-            except JournalError as error:
-                self._failed_commits += 1
-                self._raise_alarm("journal", f"{error}; epoch {key[1]} of {key[0]} stays open until it can be written")
-            else:
+            # In line with the others, since own rows are numbered in the order of their commits.
+            closing = _Closing(row, self._loop.create_future())
+            if self._task is None or self._task.done():
+                raise JournalError(f"the pump has stopped: epoch {key[1]} of {key[0]} stays open until the next start")
+            self._pending.append(closing)
+            self._work.set()
+            if await closing.committed:
                 self._count(key[0])["missed"] += missed
-                self.hub.committed(committed.head)
                 return damaged
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _RETRY[1])
 
     async def _salvage(self, key: Key, reported: set[int]) -> list[Path]:
         """Judge what the spool holds; which segments are damaged. Ends early where a failed commit undid some of it."""
@@ -368,8 +378,12 @@ class Pump:
         return damaged
 
     def _unsettled(self, key: Key) -> bool:
-        mine = (row for row in (*self._pending, *self._committing) if not isinstance(row, OwnRow))
-        return any((row.key if isinstance(row, _Markers) else (row.worker, row.epoch)) == key for row in mine)
+        rows = (*self._pending, *self._committing)
+        return any(
+            key == (row.key if isinstance(row, _Markers) else (row.worker, row.epoch))
+            for row in rows
+            if isinstance(row, (_Markers, FrameRow))
+        )
 
     # -- what comes in
 
@@ -558,11 +572,12 @@ class Pump:
                 await self._work.wait()
                 continue
             taken, self._pending = self._pending[:_ROWS_AT_ONCE], self._pending[_ROWS_AT_ONCE:]
-            self._committing = rows = [_frame_row(row) if isinstance(row, _Markers) else row for row in taken]
+            self._committing = taken
             try:
+                rows = [_row(row) for row in taken]
                 committed = await asyncio.wrap_future(self.journal.commit(rows))
             except JournalError as error:
-                await self._commit_failed(rows, error)
+                await self._commit_failed(taken, error)
                 if self._stopping:
                     return
                 continue
@@ -572,15 +587,18 @@ class Pump:
             else:
                 self._pending_bytes -= sum(len(row.blob) for row in rows if isinstance(row, FrameRow))
             self._was_committed(rows)
+            for row in taken:
+                if isinstance(row, _Closing):
+                    row.tell(True)
             self.hub.committed(committed.head)
             if self.queue.offered():
                 self._wake_from_thread()
             self._nudge()
 
-    def _was_committed(self, rows: Sequence[FrameRow | OwnRow]) -> None:
+    def _was_committed(self, rows: Sequence[Row]) -> None:
         touched: set[Key] = set()
         for row in rows:
-            if isinstance(row, OwnRow):
+            if not isinstance(row, FrameRow):
                 continue
             key = (row.worker, row.epoch)
             self._count(row.worker)["stored"] += len(row.seqs)
@@ -593,7 +611,7 @@ class Pump:
         for key in touched:
             self._tell(*key)
 
-    async def _commit_failed(self, rows: Sequence[FrameRow | OwnRow], error: JournalError) -> None:
+    async def _commit_failed(self, rows: Sequence[Pending], error: JournalError) -> None:
         """Drop what was accepted, believe the table again, have it sent again; our own rows stay."""
         self._failed_commits += 1
         self._paused = True
@@ -606,20 +624,27 @@ class Pump:
                 await asyncio.wrap_future(self.journal.commit([]))
                 entries = await asyncio.wrap_future(self.journal.run(self.journal.entries))
                 break
-            except JournalError:
+            except JournalError as again:
                 if self._stopping:
+                    for row in (*rows, *self._pending):
+                        if isinstance(row, _Closing) and not row.committed.done():
+                            row.committed.set_exception(again)
                     return
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RETRY[1])
         # From here to the end without a pause: what was accepted meanwhile is dropped with the rest.
         marks = {(entry.worker, entry.epoch): entry.marks for entry in entries}
-        own = [row for row in (*rows, *self._pending) if isinstance(row, OwnRow)]
-        self._pending, self._committing, self._pending_bytes = [*own], [], 0
+        every = (*rows, *self._pending)
+        self._pending = [row for row in every if isinstance(row, OwnRow)]
+        self._committing, self._pending_bytes = [], 0
         self._resets += 1
         for key, known in self._known.items():
             found = marks.get(key, Marks())
             self._sequencer.reset(*key, found)
             known.durable = found.seq
+        for row in every:
+            if isinstance(row, _Closing):
+                row.tell(False)
         self._paused = False
         for key in list(self._known):
             self._tell(*key)
@@ -670,7 +695,11 @@ class Pump:
                 self._waiters.discard(moved)
 
 
-def _frame_row(row: _Markers) -> FrameRow:
+def _row(row: Pending) -> Row:
+    if isinstance(row, _Closing):
+        return row.row
+    if not isinstance(row, _Markers):
+        return row
     return FrameRow(
         worker=row.key[0],
         epoch=row.key[1],

@@ -472,3 +472,17 @@ async def test_the_hub_replays_and_goes_on(tmp_path: Path) -> None:
         with plane.hub.subscribe(seen[9].cursor) as stream:
             rest = [event async for event in stream]
         assert rest == seen[10:]
+
+
+async def test_a_busy_neighbour_does_not_hold_a_closing(tmp_path: Path) -> None:
+    """An epoch is closed while another worker's events never stop coming."""
+    async with plane_in(tmp_path) as plane:
+        await plane.start("developer", 2, count=1_000_000)
+        child = await plane.start("qa", 1, count=200)
+        await child.heard("drained")
+        finish = ProgressEvent("phase_complete", "qa", summary={"message": "m1", "attempt": 1})
+        plane.journal.fail_next(sqlite3.OperationalError("disk full"))
+        await child.end([finish])
+        assert [e.type for e in plane.events("supervisor")] == ["phase_complete"]
+        (entry,) = [e for e in plane.journal.reader.epochs() if e.worker == "qa"]
+        assert entry.closed

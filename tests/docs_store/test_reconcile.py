@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from docs_store import files
+from docs_store import files, reconcile
 from docs_store.markdown import revision
-from docs_store.messages import Draft, Edit, Message, State, Status
-from docs_store.reconcile import STILL, STILL_SHORT, Reconciler, Step
+from docs_store.messages import Draft, Message, State, Status
+from docs_store.reconcile import REREAD, STILL, STILL_SHORT, Reconciler, Step
 from docs_store.store import Store
 
 QA = "QA_READ.md"
@@ -191,17 +191,45 @@ def test_a_displaced_file_that_changes_while_it_is_read_is_read_again(
     desk.post()
     desk.step(STILL)
     swap = desk.folder / (QA + files.SWAP)
-    read = desk.store.import_edit
+    read = Path.read_bytes
 
-    def late(document: str, decide: Callable[[State], Edit | None]) -> int | None:
-        done = read(document, decide)
-        if swap.exists() and "late words" not in swap.read_text(encoding="utf-8"):
+    def late(path: Path) -> bytes:
+        data = read(path)
+        if path == swap and b"late words" not in data:
             in_place(swap, text)
-        return done
+        return data
 
-    monkeypatch.setattr(desk.store, "import_edit", late)
+    monkeypatch.setattr(Path, "read_bytes", late)
     desk.settle()
     assert "late words" in desk.text()
+
+
+def test_showing_what_is_new_asks_the_history_for_nothing_old(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view that nobody touched is replaced without a replay, however long the history."""
+
+    def state_at(n: int) -> State:
+        raise AssertionError(f"record {n} was asked for")
+
+    monkeypatch.setattr(desk.store, "state_at", state_at)
+    for text in ("one", "two"):
+        desk.post(text)
+        desk.settle()
+    assert "two" in desk.text()
+    assert not desk.strays()
+
+
+def test_a_change_that_leaves_size_and_times_alone_is_found(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow second look reads the file itself, and takes it for a save."""
+    desk.post()
+    desk.settle()
+    looks = {path: reconcile._look(path) for path in desk.folder.glob("*.md")}
+    in_place(desk.qa, desk.text().replace("- [ ]", "- [x]"))
+    with monkeypatch.context() as patched:
+        patched.setattr(reconcile, "_look", looks.get)
+        assert not desk.step(STILL_SHORT)
+        assert desk.step(REREAD).imported == (QA,)
+    desk.settle()
+    assert [m.status for m in desk.messages()] == [Status.DONE]
 
 
 def test_a_file_is_read_only_when_it_is_still(desk: Desk) -> None:

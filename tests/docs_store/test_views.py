@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from docs_store.markdown import body, parse, revision, section_text, sections
@@ -185,6 +185,7 @@ def test_strategic_texts_are_left_alone_with_their_ids() -> None:
 STATUSES = st.sampled_from([s for s in Status if s is not Status.JOINED])
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(DEFAULT.documents),
     st.lists(st.tuples(STATUSES, st.sampled_from(["tasks", "notes"]), st.text(max_size=20)), max_size=8),

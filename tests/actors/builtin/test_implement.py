@@ -216,6 +216,14 @@ def test_line_ends_encoding_and_the_rest_stay(tree: Path) -> None:
     assert (tree / "bom.py").read_bytes() == "\ufeffdef f():\n    return 'ü'\n".encode()
 
 
+def test_a_file_of_mixed_line_ends_is_refused(tree: Path) -> None:
+    """Putting something in would have to change lines that nobody mentioned."""
+    (tree / "mixed.py").write_bytes(b"a = 1\r\nb = 2\r\n\r\n\ndef f():\r\n    return 1\r\n")
+    result = apply(tree, [code("mixed.py", "def f():\n    return 2\n")])
+    assert isinstance(result, Refused)
+    assert "mixes line ends" in result.reason
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

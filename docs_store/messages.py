@@ -86,6 +86,7 @@ class Event(StrEnum):
     DELETE = "delete"
     RESTORE = "restore"
     ANSWER = "answer"
+    APPROVE = "approve"  # QA approved what the blocked task is about: its phase looks again
 
 
 TRANSITIONS: Mapping[Status, Mapping[Event, Status]] = {
@@ -105,6 +106,7 @@ TRANSITIONS: Mapping[Status, Mapping[Event, Status]] = {
     Status.DONE: {Event.UNTICK: Status.OPEN},
     Status.BLOCKED: {
         Event.ANSWER: Status.OPEN,
+        Event.APPROVE: Status.OPEN,
         Event.TICK: Status.DONE,
         Event.DELETE: Status.WITHDRAWN,
     },

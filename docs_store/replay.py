@@ -276,7 +276,9 @@ class _Step:
     def join(self, message: Message, first: Message) -> None:
         self.put(replace(message, status=Status.JOINED, joined=first.id))
         priority = min(first.priority, message.priority, key=PRIORITIES.index)
-        self.put(replace(first, priority=priority, parts=(*first.parts, message.id)))
+        first = self.put(replace(first, priority=priority, parts=(*first.parts, message.id)))
+        if message.kind == "Approved" and first.status is Status.BLOCKED:
+            self.reopen(first, Event.APPROVE)  # what it waited for has come about without an answer
 
     def spent(self) -> str:
         return f"{self.state.limits.hops} messages went back and forth about this without an approval"

@@ -22,10 +22,11 @@ def test_a_person_can_always_close_what_is_unfinished() -> None:
         assert TRANSITIONS[status][Event.DELETE] is Status.WITHDRAWN
 
 
-def test_what_waits_for_a_person_is_opened_by_an_answer_only() -> None:
-    """Nothing that a worker or the supervisor does takes a message out of a person's hands."""
-    for status in WAITING:
-        assert set(TRANSITIONS[status]) == {Event.ANSWER, Event.TICK, Event.DELETE}
+def test_what_waits_for_a_person_is_opened_by_an_answer_or_an_approval_only() -> None:
+    """Blocked: the person's answer, or QA's approval of the same thread. Quarantined: the person alone."""
+    by_hand = {Event.ANSWER, Event.TICK, Event.DELETE}
+    assert set(TRANSITIONS[Status.BLOCKED]) == by_hand | {Event.APPROVE}
+    assert set(TRANSITIONS[Status.QUARANTINED]) == by_hand
 
 
 def test_kinds_are_single_opening_words() -> None:

@@ -1155,3 +1155,18 @@ def test_views_change_only_where_the_record_says_so(store: Store) -> None:
         for name, text in texts(store.state).items():
             if text != before[name]:
                 assert store.state.documents[name].n > revisions.get(name, 0), name
+
+
+def test_an_approval_reopens_what_was_blocked_in_its_thread(tmp_path: Path) -> None:
+    """What a blocked task waited for came about without an answer: its phase looks again, in a new round."""
+    store = Store.open(tmp_path / "crew")
+    store.start_epoch("planning", 1, died=False)
+    blocker = store.post("developer", Draft(to="planning", kind="Blocker", text="stuck", thread="t"))
+    task = store.claim("planning", 1)
+    assert task is not None
+    store.finish("planning", 1, task, Outcome(result="blocked", detail="please decide"))
+    store.post("debugging", Draft(to="planning", kind="Issue", text="more about it", thread="t"))
+    assert store.state.messages[blocker.id].status is Status.BLOCKED
+    store.post("qa", Draft(to="planning", kind="Approved", text="it is gone", thread="t"))
+    message = store.state.messages[blocker.id]
+    assert (message.status, message.round) == (Status.OPEN, 1)

@@ -367,12 +367,36 @@ def _suspects(failure: Failure, frame: Frame, statement: ast.stmt | None, source
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 if names & {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}:
                     calls += list(_calls(node))
-    found: dict[Place, None] = {}
-    for dotted in dict.fromkeys(calls):
-        place = sources.definition(frame.file, dotted)
-        if place is not None:
-            found[place] = None
-    return tuple(found)
+    found = _defined(calls, frame, sources)
+    return found or _defined(list(_calls_before(frame, sources)), frame, sources)
+
+
+def _defined(calls: Sequence[str], frame: Frame, sources: _Sources) -> tuple[Place, ...]:
+    places = (sources.definition(frame.file, dotted) for dotted in dict.fromkeys(calls))
+    return tuple(dict.fromkeys(place for place in places if place is not None))
+
+
+def _calls_before(frame: Frame, sources: _Sources) -> Iterator[str]:
+    """What the test called on its way to the assertion, the last first; methods by the class of their object."""
+    around = [s for s in sources.symbols(frame.file) if s.first <= frame.line <= s.last]
+    if not around:
+        return
+    function = max(around, key=lambda s: s.first).node
+    made = {
+        target.id: _dotted(node.value.func)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    calls = [n for n in ast.walk(function) if isinstance(n, ast.Call) and n.lineno < frame.line]
+    for call in sorted(calls, key=lambda n: n.lineno, reverse=True):
+        dotted = _dotted(call.func)
+        head, _, rest = dotted.partition(".")
+        if rest and made.get(head):
+            yield f"{made[head]}.{rest}"
+        if dotted:
+            yield dotted
 
 
 def _calls(node: ast.AST) -> Iterator[str]:
@@ -475,7 +499,7 @@ def _with_text(cause: Cause, finding: Finding, failure: Failure, blamed: Place) 
         sentences.append(f"It was called from {caller.file}:{caller.line} `{caller.source[:120]}`.")
     if cause.suspects:
         named = ", ".join(f"{place.function} ({place.file}:{place.line})" for place in cause.suspects[:3])
-        sentences.append(f"The value comes from {named}; the fault is probably there, or in what the test expects.")
+        sentences.append(f"It follows from calls of {named}; the fault is probably there, or in what the test expects.")
     if failure.causes:
         sentences.append(f"Behind it: {failure.causes[0][:200]}.")
     if cause.change is not None:

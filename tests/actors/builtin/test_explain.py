@@ -110,6 +110,17 @@ async def test_causes_name_line_expression_values_and_last_change(tmp_path: Path
     assert found["test_halve"].to_dict()["suspects"][0]["function"] == "halve"
 
 
+async def test_a_method_called_on_the_way_is_suspected(tmp_path: Path) -> None:
+    """An assertion about a plain object: what the test called before it, methods by their object's class."""
+    (tmp_path / "core.py").write_text("class Box:\n    def put(self, seen, x):\n        seen.append(x + 1)\n")
+    test = "from core import Box\n\n\ndef test_it():\n    seen = []\n    box = Box()\n"
+    test += "    box.put(seen, 1)\n    assert seen == [1]\n"
+    (tmp_path / "test_core.py").write_text(test)
+    found = await causes(tmp_path)
+    assert [str(place) for place in found["test_it"].suspects] == ["core.py:2 in Box.put", "core.py:1 in Box"]
+    assert (found["test_it"].expected, found["test_it"].actual) == ("[1]", "[2]")
+
+
 async def test_an_import_that_fails_is_explained_where_it_fails(tmp_path: Path) -> None:
     """A syntax error and a missing module: the broken line, not the test's import."""
     (tmp_path / "core.py").write_text("x = 1\ndef f(:\n")

@@ -309,18 +309,13 @@ def test_a_hung_call_is_given_up(
             emitter.emit("qa", "x", type="finding", detail=str(i))
         found = [parse_marker(lines.readline()) for _ in range(3)]
         assert [m.event.detail for m in found if isinstance(m, Marker)] == ["1", "2", "3"]
-        emitter.ack(Ack(durable=4))
-        assert emitter.drain(10)
         assert emitter.statistics().fallbacks == 1
         owner.send_signal(signal.SIGCONT)
         until(lambda: emitter.mode == "queue")
         emitter.emit("qa", "x", type="finding", detail="4")
-        assert emitter.drain(10)
+        assert emitter.drain(10)  # what no ack had come for was offered again; so was, late, what hung
         said, _ = owner.communicate("", timeout=15)
-        assert set(said.split()) <= {"0", "1", "2", "3", "4"}  # offers of the old feeder may have arrived late
-        assert said.split()[0] == "0"
-        assert said.split()[-1] == "4"
-        assert len(set(said.split())) == len(said.split())
+        assert said.split() == ["0", "1", "2", "3", "4"]
     finally:
         owner.kill()
         owner.communicate()

@@ -18,7 +18,7 @@ import pytest
 
 from ipc import control
 from ipc.events import ProgressEvent
-from ipc.frames import Meta, encode_event, fields_of
+from ipc.frames import Meta, encode_batch, encode_event, fields_of
 from ipc.markers import encode_marker, encode_unsigned
 from ipc.spool import Spool
 from supervisor.hub import Hub
@@ -486,3 +486,18 @@ async def test_a_busy_neighbour_does_not_hold_a_closing(tmp_path: Path) -> None:
         assert [e.type for e in plane.events("supervisor")] == ["phase_complete"]
         (entry,) = [e for e in plane.journal.reader.epochs() if e.worker == "qa"]
         assert entry.closed
+
+
+async def test_overlapping_frames_are_cut(tmp_path: Path) -> None:
+    """Of a frame that is partly known only the rest is stored; what it says of the known part changes nothing."""
+    async with plane_in(tmp_path) as plane:
+        await plane.pump.open_epoch("qa", 1, "n")
+        metas = [(1, 0, True), (2, 1, False), (3, 1, True), (4, 3, True)]
+        events = [encode_event(ProgressEvent("log_entry", detail=str(seq))) for seq, _, _ in metas]
+        for first, last in ((0, 2), (0, 3), (1, 4), (0, 4)):
+            data = encode_batch("qa", 1, "n", metas[first:last], [("", "log_entry")], events[first:last])
+            assert plane.pump.queue.offer("qa", 1, data).status == "taken"
+        await until(lambda: len(plane.events("qa")) == 4)
+        assert criticals(plane.events("qa")) == ["1", "2", "3", "4"]
+        assert plane.pump.statistics().workers["qa"].duplicates + plane.pump.statistics().workers["qa"].late == 8
+        await plane.pump.close_epoch("qa", 1)

@@ -110,18 +110,30 @@ def start(work: Callable[..., None], arguments: list[tuple[Any, ...]]) -> tuple[
 # --- ours -------------------------------------------------------------------------------------------------------------
 
 
+def serve(pipe: Any) -> None:
+    """A receiving side in a process of its own, as the supervisor is."""
+    receiver = Receiver()
+    queue = EventQueue()
+    queue.handle_offers(lambda offer: _taken(receiver, offer))
+    with QueueServer(queue) as server:
+        pipe.send((server.address, server.key))
+        pipe.recv()
+
+
 def emit_cost(scale: float) -> dict[str, float]:
     """What one `emit` costs its caller, the feeder working meanwhile."""
     count = int(50_000 * scale)
     found: dict[str, float] = {}
     for name, type_ in (("progress", "progress"), ("critical", "finding")):
-        with tempfile.TemporaryDirectory() as folder, create_queue() as queue:
+        ours, theirs = _SPAWN.Pipe()
+        child = _SPAWN.Process(target=serve, args=(theirs,))
+        child.start()
+        address, key = ours.recv()
+        with tempfile.TemporaryDirectory() as folder:
             create_folder(Path(folder) / "qa-1")
-            receiver = Receiver()
-            queue.handle_offers(lambda offer, receiver=receiver: _taken(receiver, offer))  # type: ignore[misc]
             emitter = Emitter.for_worker(
-                worker="qa", epoch=1, nonce="n", folder=Path(folder) / "qa-1", address=queue.server.address,
-                key=queue.server.key, marker_fd=-1, mode="queue",
+                worker="qa", epoch=1, nonce="n", folder=Path(folder) / "qa-1", address=address, key=key, marker_fd=-1,
+                mode="queue",
             )  # fmt: skip
             emitter.emit("qa", "x")
             emitter.drain(5)
@@ -133,6 +145,8 @@ def emit_cost(scale: float) -> dict[str, float]:
                 costs.append((time.perf_counter() - began) / 100)
                 emitter.drain(5)
             emitter.close()
+        ours.send(None)
+        child.join()
         found[f"events.emit_{name}_us"] = statistics.median(costs) * 1e6
     return found
 

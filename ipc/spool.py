@@ -30,6 +30,7 @@ else:
 
 _HEAD = struct.Struct("<II")  # length of what follows, its CRC-32
 _NAME = struct.Struct("<QQ")  # seq, prev
+_RECORD = struct.Struct("<IIQQ")  # both in one
 _LAST = struct.Struct("<Q")
 _SUFFIX = ".seg"
 SEGMENT = 1024 * 1024  # bytes after which the next segment begins
@@ -125,8 +126,8 @@ class Spool:
 
     def append(self, seq: int, prev: int, event: bytes) -> None:
         """Write one record; it survives this process when this returns. SpoolFullError: nothing was taken."""
-        body = _NAME.pack(seq, prev) + event
-        record = _HEAD.pack(len(body), zlib.crc32(body)) + body
+        crc = zlib.crc32(event, zlib.crc32(_NAME.pack(seq, prev)))
+        record = _RECORD.pack(_NAME.size + len(event), crc, seq, prev) + event
         if self._total + len(record) > self._quota:
             raise SpoolFullError(
                 f"the spool {self._folder} holds {self._total:,} bytes of at most {self._quota:,}: "

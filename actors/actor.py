@@ -208,7 +208,7 @@ class Actor:
             say(self.policy.opening, 0, f"{', '.join(finished.paths)} changed meanwhile: starting over")
         outcome = Outcome(
             result="blocked",
-            detail=f"{MOST_REDOS} times the same lines were changed by others first. Pause the other phases, then answer.",
+            detail=f"{MOST_REDOS} times others changed the same lines first. Pause the other phases, then answer.",
         )
         written = await self._write(task, outcome)
         assert not isinstance(written, Overtaken)
@@ -261,12 +261,12 @@ def policy_of(phase: str, topology: Topology) -> Policy:
 
 
 def load_driver(name: str, phase: str) -> Driver:
-    """The driver that `supervisor.toml` names: "builtin", or a dotted path `package.module:Name` to a class or instance.
+    """The driver that `supervisor.toml` names: "builtin", or a class or instance as `package.module:Name`.
 
     Raises LookupError or ImportError with the name.
     """
     if name == "builtin":
-        from .drivers.builtin import driver_for  # noqa: PLC0415 - other drivers need none of it
+        from .drivers.builtin import driver_for
 
         return driver_for(phase)
     module, _, attribute = name.partition(":")

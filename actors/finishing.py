@@ -25,7 +25,7 @@ class Overtaken:
 
 
 def finish(mailbox: Mailbox, task: Task, outcome: Outcome, trees: Callable[[], Trees]) -> FinishResult | Overtaken:
-    """Write the outcome; `trees` opens the work branch where the outcome names a commit. Blocks: call it in a thread."""
+    """Write the outcome; `trees` opens the work branch where the outcome names a commit. Blocks."""
     commit = outcome.data.get("commit")
     if not commit:
         return mailbox.finish(task, outcome)

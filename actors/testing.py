@@ -37,9 +37,8 @@ class RecordingEmitter:
         summary: Mapping[str, Any] | None = None,
         data: bytes | None = None,
     ) -> None:
-        self.events.append(
-            {"phase": phase, "step": step, "pct": pct, "detail": detail, "type": type, "summary": dict(summary or {})}
-        )
+        event = {"phase": phase, "step": step, "pct": pct, "detail": detail, "type": type, "data": data}
+        self.events.append({**event, "summary": dict(summary or {})})
 
 
 class RecordingLine:

@@ -69,6 +69,11 @@ class Mailbox:
             waiting = (Status.BLOCKED, Status.QUARANTINED)
             return tuple(m for m in unfinished(state, self.phase) if m.status in waiting)
 
+    def waiting_anywhere(self) -> tuple[Message, ...]:
+        """Messages of every phase that wait for a person."""
+        with self._store.reading() as state:
+            return tuple(m for m in unfinished(state) if m.status in (Status.BLOCKED, Status.QUARANTINED))
+
     def notes(self) -> tuple[Message, ...]:
         """What stands in the other sections of this phase's READ document: context, requirements, notes."""
         with self._store.reading() as state:

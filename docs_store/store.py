@@ -664,9 +664,11 @@ class Store:
                 text=effect.text,
                 priority=effect.priority,
                 section=effect.section,
+                re=effect.re,
             )
             _check_draft(draft)
-            data["draft"] = entry(draft, effect.id, effect.id)
+            about = self._state.messages.get(effect.re) if effect.re else None
+            data["draft"] = entry(draft, effect.id, about.thread if about is not None else effect.id)
         return data
 
     def _alerts(self, phase: str, *, died: bool, reason: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import structlog
 from anyio.to_thread import run_sync
 
 from docs_store.errors import StoreError, StoreUnavailableError
-from docs_store.topology import as_data
+from docs_store.topology import STRATEGIC, as_data
 from ipc import control
 from ipc.process import SpawnError
 
@@ -147,6 +147,7 @@ class Crew:
         self.interrupted = ""
         self.problems: tuple[str, ...] = ()
         self._head = 0
+        self._opened = False
         self._history = History()
         self._policy, self._crew_policy = policies(config)
         self._desk = anyio.CapacityLimiter(1)  # documents and trees belong to one thread at a time
@@ -155,6 +156,7 @@ class Crew:
         self._delivering = False
         self._judging = False
         self._ended = anyio.Event()
+        self._closed = anyio.Event()
         self._last_ring = 0.0
         self._stopping = False
 
@@ -188,6 +190,7 @@ class Crew:
                 self.plane.record("log_entry", detail=f"left out: {problem.path}: {problem.why}", step="snapshot")
         await self._at_desk(lambda: self.documents.assess(self.plan.run, "Look at the repository as it is now."))
         self._head = await self._at_desk(self.documents.head)
+        self._opened = True
 
     def _scanned(self, done: int, total: int) -> None:
         """Called in the desk's thread while a snapshot reads files."""
@@ -360,6 +363,8 @@ class Crew:
     async def _seat(self, seat: Seat, *, died: bool, reason: str) -> None:
         """Give the place to a new worker: number, history record, journal row and folder, assignment, in this order."""
         seat.moving = True
+        epoch = 0
+        child: Child | None = None
         try:
             child = await self.standby.take(self._tell)
             epoch = self.epochs.take()
@@ -378,11 +383,19 @@ class Crew:
         except (ChildGoneError, SpawnError) as error:
             self.plane.record("log_entry", phase=seat.key, step="spawn", detail=str(error))
             seat.detail = str(error)
+            if child is not None:
+                await self._discard(seat, child, epoch)
             self._group.start_soon(self._seat_later, seat, reason)
             return
         finally:
             seat.moving = False
         self._moved(await self._at_desk(self.documents.head))
+
+    async def _discard(self, seat: Seat, child: Child, epoch: int) -> None:
+        """A worker that died before it got its assignment: its epoch, if opened, is closed as it is."""
+        await self.plane.close_epoch(seat.key, epoch, (), child.drain_markers)
+        await child.end_tree()
+        child.close()
 
     async def _seat_later(self, seat: Seat, reason: str) -> None:
         """The worker was gone before it got its assignment: try with another one."""
@@ -434,6 +447,7 @@ class Crew:
             finally:
                 child.close()
                 seat.closing.discard(epoch)
+                self._closed.set()
         for other in self.seats.values():
             if other.child is not None:
                 other.child.recheck_markers()
@@ -490,6 +504,8 @@ class Crew:
         """Say what an import found and which document cannot be written; take up what the history says now."""
         for document in look.imported:
             self.plane.record("log_entry", step="imported", detail=f"your edit of {document}")
+        if self._opened and any(name in STRATEGIC for name in look.imported):
+            self._group.start_soon(self._assess_edit, look)
         self._alarm(*look.problems)
         self._undelivered = look.undelivered
         for seat in self.seats.values():
@@ -504,6 +520,13 @@ class Crew:
         if self.problems and not problems:
             self.plane.record("log_entry", step="documents", detail="the documents are in order again")
         self.problems = tuple(problems)
+
+    async def _assess_edit(self, look: Look) -> None:
+        """Objectives that a person changed open a cycle of Planning."""
+        names = ", ".join(name for name in look.imported if name in STRATEGIC)
+        why = f"The user edited {names}."
+        await self._patiently(lambda: self.documents.assess(f"edit-{look.head}", why, ("planning",)))
+        self.mailbox.put(Moved(await self._at_desk(self.documents.head)))
 
     def _pause(self, seat: Seat, *, paused: bool) -> None:
         """Pausing is a record of the history, whoever made it; the worker finishes what it has in hand."""
@@ -639,7 +662,8 @@ class Crew:
                 seat.state = "stopped"
             with anyio.move_on_after(5.0):
                 while any(seat.closing for seat in self.seats.values()):
-                    await anyio.sleep(0.02)
+                    self._closed = anyio.Event()
+                    await self._closed.wait()
             await self._last_look()
 
     async def _last_look(self) -> None:

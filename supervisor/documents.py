@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.trees import Conflict, MissingCommitError, Snapshot, Trees
@@ -20,12 +20,13 @@ from docs_store.topology import Topology
 
 from .workspace import Workspace
 
+SETTLE = 5.0  # seconds at the start for files that are just being saved
 ASSESSORS = ("planning", "qa")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What one look at the documents brought: edits taken in, views that cannot be written, and what the history says."""
+    """What one look at the documents brought: edits taken in, views that cannot be written, what the history says."""
 
     head: int
     imported: tuple[str, ...] = ()
@@ -76,9 +77,12 @@ class Documents:
     # -- views and hand edits
 
     def start(self) -> Look:
-        """Import what an earlier supervisor or an editor left lying about, then bring everything up to date."""
+        """Import what was edited or left lying about since the last run, then bring everything up to date."""
         self.reconciler.start()
-        return self.look()
+        first = self.reconciler.settle(SETTLE)
+        look = self.look()
+        imported = tuple(dict.fromkeys((*first.imported, *look.imported)))
+        return replace(look, imported=imported)
 
     def look(self) -> Look:
         """Import edits that have settled, write views that are behind."""
@@ -132,10 +136,10 @@ class Documents:
         if self.trees.head != head:
             self.trees.set_head(head)
 
-    def assess(self, run: str, why: str) -> None:
-        """Open the run: Planning and QA look at everything. The same run asks once."""
+    def assess(self, run: str, why: str, phases: Collection[str] = ASSESSORS) -> None:
+        """Ask phases to look at everything: at the start of a run, and when files or objectives change. Asks once."""
         known = {phase.key for phase in self.store.topology.phases}
-        for phase in ASSESSORS:
+        for phase in phases:
             if phase in known:
                 draft = Draft(to=phase, kind="Assess", text=why, thread=f"assess-{run}-{phase}")
                 self.store.post(SUPERVISOR, draft, id=f"assess.{run}.{phase}")
@@ -259,7 +263,8 @@ def _conflict(commit: str, report: Report, problems: tuple[str, ...]) -> Questio
         about=report.task,
         text=(
             f"An approved change was not (wholly) delivered, because these files are not as it expects:\n{lines}\n"
-            f"`supervisor changes {report.task}` shows the change. Apply what you want of it by hand, then answer 'done'."
+            f"`supervisor changes {report.task}` shows the change. Apply what you want of it by hand, "
+            "then answer 'done'."
         ),
         options=("done",),
         data=data,

@@ -5,13 +5,14 @@ This is what a terminal and every service manager start. What the crew does is `
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,13 @@ from anyio.to_thread import run_sync
 
 from ipc.control import Ack
 from ipc.modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, determine_ipc_mode_with_reason
+from ipc.process import escapees, sweep
 
 from . import plane as event_plane
 from .child import Child, Fact
 from .config import Config
 from .crew import Crew, Plan
-from .documents import Documents
+from .documents import Documents, unapproved
 from .epochs import EpochCounter
 from .exits import Exit
 from .options import RunOptions
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from .console import View
     from .journal import StoredEvent
 
+MARK = "PHASE_SUPERVISOR_WORKSPACE"  # in the environment of everything that a crew of this workspace starts
 CAPACITY = 1000  # frames in the queue
 LAST_LOOK = 5.0  # seconds for the view to show the last events
 SHOW_STATUS_EVERY = 0.5  # seconds between saves of the status for `supervisor status`
@@ -58,6 +61,10 @@ def run_workspace(options: RunOptions, view: View) -> int:
 
 
 async def _run(workspace: Workspace, config: Config, options: RunOptions, view: View) -> Summary:
+    marks = {MARK: hashlib.sha256(str(workspace.root).encode()).hexdigest()[:24]}
+    left = await run_sync(escapees, marks)  # what an earlier supervisor's death left running
+    if left:
+        await sweep(marks)
     documents = await run_sync(lambda: Documents.open(workspace, config.topology))
     crews: list[Crew] = []
 
@@ -69,6 +76,8 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
         journal=workspace.journal, spools=workspace.spools, send_ack=send_ack, capacity=CAPACITY
     ) as plane:
         start = plane.here()
+        for identity in left:
+            plane.record("log_entry", step="orphan", detail=f"ended process {identity.pid} of an earlier run")
         await plane.close_leftovers(documents.last_epochs(), documents.reports_of)
         above = max(plane.last_epoch(), *documents.last_epochs().values(), 0)
         counter = EpochCounter(workspace.state / "epochs", above=above)
@@ -77,7 +86,9 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
         with plane.follow(start) as events:
             async with anyio.create_task_group() as group:
                 standby = Standby(
-                    _maker(plane), count=1, failed=lambda text: plane.record("log_entry", step="spare", detail=text)
+                    _maker(plane, marks),
+                    count=1,
+                    failed=lambda text: plane.record("log_entry", step="spare", detail=text),
                 )
                 crew = Crew(
                     workspace=workspace,
@@ -133,12 +144,13 @@ def _plan(options: RunOptions, config: Config, plane: EventPlane, *, run: str) -
     return Plan(until_idle=options.until_idle, mode=mode, mode_reason=reason, run=run)
 
 
-def _maker(plane: EventPlane) -> Callable[[Callable[[Fact], None]], Child]:
+def _maker(plane: EventPlane, marks: Mapping[str, str]) -> Callable[[Callable[[Fact], None]], Child]:
     def make(tell: Callable[[Fact], None]) -> Child:
         return Child(
             tell=tell,
             marker=lambda child, line: _heed_marker(plane, child, line),
             may_read=lambda child: child.assignment is None or plane.may_read(child.phase, child.epoch),
+            marks=marks,
         )
 
     return make
@@ -154,6 +166,7 @@ def _summary(documents: Documents, crew: Crew, since: int, workspace: Workspace)
         documents.store.state,
         since=since,
         restarts=crew.restarts,
+        unapproved=len(unapproved(documents.store.state)),
         where=str(workspace.crew),
         topology=crew.config.topology,
         interrupted=bool(crew.interrupted),
@@ -200,7 +213,7 @@ def _signals(crew: Crew) -> Iterator[None]:
 
 def _threadsafe_caller() -> Callable[[Callable[[], None]], None]:
     """A way into this event loop from a signal handler; anyio's own receiver needs what Windows lacks."""
-    import asyncio  # noqa: PLC0415 - the one place that needs the loop itself
+    import asyncio
 
     loop = asyncio.get_running_loop()
 

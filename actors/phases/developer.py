@@ -1,4 +1,4 @@
-"""Developer's cycle: take what is asked for, implement it in a tree of its own, ask for a review or say what is missing."""
+"""Developer's cycle: implement what is asked for in a tree of its own, then ask for a review or say what is missing."""
 
 from .policy import Policy
 

@@ -12,19 +12,19 @@ def driver_for(phase: str) -> Driver:
     """A new performer for that phase. LookupError for a phase that the built-in crew does not know."""
     match phase:
         case "planning":
-            from .planning import BuiltinPlanning  # noqa: PLC0415 - a worker is one phase: it imports one performer
+            from .planning import BuiltinPlanning
 
             return BuiltinPlanning()
         case "developer":
-            from .developer import BuiltinDeveloper  # noqa: PLC0415
+            from .developer import BuiltinDeveloper
 
             return BuiltinDeveloper()
         case "qa":
-            from .qa import BuiltinQA  # noqa: PLC0415
+            from .qa import BuiltinQA
 
             return BuiltinQA()
         case "debugging":
-            from .debugging import BuiltinDebugging  # noqa: PLC0415
+            from .debugging import BuiltinDebugging
 
             return BuiltinDebugging()
         case _:

@@ -33,6 +33,7 @@ Progress = Callable[[int, int, str], None]  # (tests done, tests in all, what is
 _PLUGIN = "phase_supervisor_reporter"
 _MOST_AGAIN = 8  # runs after the first, each without what ended the one before
 _GRACE = 5.0  # seconds that the project's interpreter has to say itself where a test is stuck
+NARROW = "E4,E7,E9,F"  # ruff's rules for a project that names none: imports, statements, syntax, pyflakes
 _EXIT = 30.0  # seconds it has to exit after the last test; a busy machine takes a few
 _START = 60.0  # seconds more for the imports before anything is reported
 
@@ -718,7 +719,7 @@ async def run_ruff(
     timeout: float = 300.0,  # noqa: ASYNC109 - a result, not an exception
     environ: Mapping[str, str] | None = None,
 ) -> LintRun:
-    """Run our ruff over the tree (or some `paths` of it) by the project's own configuration."""
+    """Run our ruff over the tree (or some `paths` of it) by the project's own configuration, else by `NARROW`."""
     if not project.has_python:
         return LintRun()
     environ = os.environ if environ is None else environ
@@ -730,6 +731,7 @@ async def run_ruff(
             "--output-format=json",
             f"--output-file={out}",
             "--exit-zero",
+            *(() if await anyio.to_thread.run_sync(has_ruff_config, tree) else (f"--select={NARROW}",)),
             *(paths or (".",)),
         ]
         ran: Ran | None = None
@@ -747,6 +749,16 @@ async def run_ruff(
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(_remove, scratch)
+
+
+def has_ruff_config(tree: Path) -> bool:
+    """Whether the project says itself which rules it wants; without that only outright mistakes are its findings."""
+    if (tree / "ruff.toml").is_file() or (tree / ".ruff.toml").is_file():
+        return True
+    try:
+        return b"[tool.ruff" in (tree / "pyproject.toml").read_bytes()
+    except OSError:
+        return False
 
 
 def ruff_command(*arguments: str) -> list[str]:

@@ -7,7 +7,6 @@ Developer; what no tool of ours can decide waits for the user, with a clear requ
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,8 @@ from .desk import Desk, fresh, one_line
 from .explain import Cause, explain
 from .findings import Finding
 from .fixes import as_green, safe_fixes
-from .inspection import inspect, test
+from .inspection import KnownRuns, inspect, test
 from .project import Project
-
-KEPT = 4  # test runs kept in memory, by commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,7 @@ class BuiltinDebugging:
     """Works on one finding at a time, in a tree of its own."""
 
     def __init__(self) -> None:
-        self._green: OrderedDict[str, TestRun] = OrderedDict()
+        self._runs = KnownRuns()
 
     async def perform(self, task: Task, context: Context) -> Outcome:
         desk = Desk(task, context)
@@ -62,49 +59,36 @@ class BuiltinDebugging:
 
     async def _lint(self, desk: Desk, head: str, tree: Path, project: Project, finding: Finding) -> Outcome:
         desk.context.say("fixing", 10, f"safe fixes for {finding.rule}")
-        before = await self._before(desk, head, tree, project)
+        before = await self._runs.at(desk, head, tree, project)
         there = [f for f in (await run_ruff(project, tree)).findings if _belongs(f, finding)]
         if not there:
             return _gone(finding, "it is not there any more")
         fixed = await safe_fixes(project, tree, there)
         if not fixed.files:
             return _ask(finding, "ruff has no safe fix for it")
-        kept = await self._keep_if_green(desk, tree, project, before, f"Fix {finding.rule} in {_where(finding)}")
+        note = f"Fix {finding.rule} in {_where(finding)}"
+        kept = await self._keep_if_green(desk, tree, project, before, note, fixed.files)
         if isinstance(kept, str):
             return _ask(finding, f"the safe fix was undone, since {kept}")
         left = [f for f in there if f not in fixed.gone]
         if left:
-            return _fixed(finding, kept, f"{len(fixed.gone)} of {len(there)} places fixed; the rest has no safe fix")
-        return _fixed(finding, kept, f"{len(fixed.gone)} place(s) fixed")
+            return _fixed(finding, kept, f"{places(len(fixed.gone))} of {len(there)}; the rest has no safe fix")
+        return _fixed(finding, kept, places(len(fixed.gone)))
 
-    async def _keep_if_green(self, desk: Desk, tree: Path, project: Project, before: TestRun, note: str) -> Kept | str:
+    async def _keep_if_green(
+        self, desk: Desk, tree: Path, project: Project, before: TestRun, note: str, files: Sequence[str]
+    ) -> Kept | str:
         """Run the tests over the change; commit it if they are as green as before, else say why not."""
         desk.context.say("verifying", 50, "the tests, over the change")
         after = await test(desk, tree, project)
         verdict = as_green(before, after)
         if not verdict.ok:
             return "; ".join(verdict.reasons)
-        commit = await desk.commit(tree, note)
+        commit = await desk.commit(tree, note, files)
         if commit is None:
             return "it changed nothing"
-        trees = await desk.trees()
-        head = await desk.head()
-        files = await run_sync(trees.changed_files, head, commit) if head else ()
-        self._remember(commit, after)
+        self._runs.remember(commit, after)
         return Kept(commit=commit, files=tuple(files), tests=after)
-
-    async def _before(self, desk: Desk, head: str, tree: Path, project: Project) -> TestRun:
-        """How green the tests are at the task's start; known already if our last change led here."""
-        if head not in self._green:
-            desk.context.say("investigating", 5, "the tests, as they are")
-            self._remember(head, await test(desk, tree, project))
-            await desk.checkout(head)
-        return self._green[head]
-
-    def _remember(self, commit: str, run: TestRun) -> None:
-        self._green[commit] = run
-        while len(self._green) > KEPT:
-            self._green.popitem(last=False)
 
     # -- tests
 
@@ -115,25 +99,24 @@ class BuiltinDebugging:
         there = [found for found in again.findings if found.fingerprint == finding.fingerprint]
         if not there:
             return _gone(finding, f"it passes now: {again}")
-        fixed = await self._by_safe_fixes(desk, head, tree, project, there[0])
+        cause = await run_sync(lambda: explain(there[0], tree, workspace=desk.context.workspace))
+        fixed = await self._by_safe_fixes(desk, head, tree, project, there[0], cause)
         if fixed is not None:
             return _fixed(finding, fixed, "a safe fix of the code it runs through makes it pass")
-        await desk.checkout(head)
-        cause = await run_sync(lambda: explain(there[0], tree, workspace=desk.context.workspace))
         return _explained(there[0], cause)
 
     async def _by_safe_fixes(
-        self, desk: Desk, head: str, tree: Path, project: Project, finding: Finding
+        self, desk: Desk, head: str, tree: Path, project: Project, finding: Finding, cause: Cause
     ) -> Kept | None:
         """Try the safe fixes of the files that the failing test runs through."""
-        files = _through(finding, project)
+        files = _through(finding, cause, project)
         if not files:
             return None
         lint = await run_ruff(project, tree, paths=files)
         if not lint.fixable:
             return None
         desk.context.say("fixing", 30, f"safe fixes in {', '.join(files)}")
-        before = await self._before(desk, head, tree, project)
+        before = await self._runs.at(desk, head, tree, project)
         fixed = await safe_fixes(project, tree, lint.fixable)
         if not fixed.files:
             return None
@@ -141,7 +124,8 @@ class BuiltinDebugging:
         again = await test(desk, tree, project, concerned)
         if any(found.fingerprint == finding.fingerprint for found in again.findings):
             return None
-        kept = await self._keep_if_green(desk, tree, project, before, f"Make {finding.symbol or finding.file} pass")
+        note = f"Make {finding.symbol or finding.file} pass"
+        kept = await self._keep_if_green(desk, tree, project, before, note, fixed.files)
         return None if isinstance(kept, str) else kept
 
     async def _guess(self, desk: Desk, head: str, tree: Path, project: Project) -> Finding | None:
@@ -169,37 +153,40 @@ def _belongs(found: Finding, group: Finding) -> bool:
     return found.rule == group.rule and (not group.file or found.file == group.file)
 
 
+def places(count: int) -> str:
+    return "one place fixed" if count == 1 else f"{count} places fixed"
+
+
 def _where(finding: Finding) -> str:
     return finding.file or f"{len(finding.data.get('files', ()))} files"
 
 
-def _through(finding: Finding, project: Project) -> tuple[str, ...]:
-    """The project's own files in the traceback, and those that the failing test's module is named after."""
+def _through(finding: Finding, cause: Cause, project: Project) -> tuple[str, ...]:
+    """The project's own files in the traceback, innermost first, and those that made a value the test refuses."""
     frames = [frame for frame in finding.data.get("frames", ()) if frame.get("inside")]
-    files = dict.fromkeys(str(frame.get("file", "")) for frame in reversed(frames))
-    stem = finding.file.rpartition("/")[2].removeprefix("test_").removesuffix(".py").removesuffix("_test")
-    named = [module for module in project.modules if stem and module.rpartition("/")[2].removesuffix(".py") in stem]
-    return tuple(name for name in (*files, *named) if name and name in {*project.modules, *project.tests})
+    files = [str(frame.get("file", "")) for frame in reversed(frames)]
+    files += [place.file for place in cause.suspects]
+    return tuple(name for name in dict.fromkeys(files) if name in {*project.modules, *project.tests})
 
 
 # --- Outcomes -----------------------------------------------------------------------------------------------------
 
 
 def _fixed(finding: Finding, kept: Kept, how: str) -> Outcome:
+    files = ", ".join(kept.files)
     data = {"finding": finding.to_dict(), "commit": kept.commit, "files": list(kept.files)}
-    text = f"{finding}: {how} ({', '.join(kept.files)})"
     return Outcome(
         result="done",
-        detail=f"fixed: {text}",
+        detail=f"fixed {finding.name}: {how} ({files})",
         report=(
             f"Fixed: {one_line(str(finding))}",
             f"How: {how}",
-            f"Files: {', '.join(kept.files)}",
+            f"Files: {files}",
             f"Tests after it: {kept.tests}",
         ),
         posts=(
-            Draft(to="qa", kind="Verify", text=f"{finding}: {how}", priority="HIGH", data=data),
-            Draft(to="planning", kind="Fixed", text=text, data=data),
+            Draft(to="qa", kind="Verify", text=f"{finding.name}: {how} ({files})", priority="HIGH", data=data),
+            Draft(to="planning", kind="Fixed", text=f"{finding.name}: {how} ({files})", data=data),
         ),
         data={"commit": kept.commit, "finding": finding.fingerprint, "files": list(kept.files)},
     )
@@ -209,11 +196,11 @@ def _gone(finding: Finding, why: str) -> Outcome:
     data = {"finding": finding.to_dict()}
     return Outcome(
         result="done",
-        detail=f"nothing left to fix: {finding}: {why}",
-        report=(f"Nothing left to fix: {one_line(str(finding))}: {why}",),
+        detail=f"nothing left to fix, {finding.name}: {why}",
+        report=(f"Nothing left to fix: {one_line(str(finding))}", f"Why: {why}"),
         posts=(
-            Draft(to="qa", kind="Verify", text=f"{finding}: {why}", data=data),
-            Draft(to="planning", kind="Fixed", text=f"{finding}: {why}", data=data),
+            Draft(to="qa", kind="Verify", text=f"{finding.name}: {why}", data=data),
+            Draft(to="planning", kind="Fixed", text=f"{finding.name}: {why}", data=data),
         ),
     )
 
@@ -222,36 +209,28 @@ def _explained(finding: Finding, cause: Cause) -> Outcome:
     data = {"finding": finding.to_dict(), "cause": cause.to_dict()}
     return Outcome(
         result="done",
-        detail=f"root cause of {finding.symbol or finding.file}: {one_line(cause.text)}; handed to Developer",
+        detail=f"root cause of {finding.name}: {one_line(cause.text, 400)} Handed to Developer.",
         report=(
             f"Root cause: {one_line(str(finding))}",
             f"Why: {cause.text}",
             "Remaining: the fix is a change of behaviour, which Developer decides about",
         ),
-        posts=(
-            Draft(
-                to="developer",
-                kind="Issue",
-                text=f"{finding}\n\n{cause.text}",
-                priority="HIGH",
-                data=data,
-            ),
-        ),
+        posts=(Draft(to="developer", kind="Issue", text=f"{finding}\n\n{cause.text}", priority="HIGH", data=data),),
     )
 
 
 def _ask(finding: Finding, why: str) -> Outcome:
     """No tool of ours may decide this: Planning puts it to the user."""
     request = (
-        f"{finding}: {why}. Change {_where(finding)} yourself (or allow it in the linter's configuration), then tick "
+        f"{finding}: {why}. Change {_where(finding)} yourself (or allow it in the linter's configuration) and tick "
         "this off; or answer with a diff that Developer should apply."
     )
     data = {"finding": finding.to_dict(), "request": request}
     return Outcome(
         result="done",
-        detail=f"not fixed: {finding}: {why}",
+        detail=f"not fixed, {finding.name}: {why}",
         report=(f"Remaining: {one_line(str(finding))}", f"Why: {why}"),
-        posts=(Draft(to="planning", kind="Blocker", text=f"{finding}: {why}", data=data),),
+        posts=(Draft(to="planning", kind="Blocker", text=f"{finding.name}: {why}", data=data),),
     )
 
 

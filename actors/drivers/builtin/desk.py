@@ -1,4 +1,4 @@
-"""One cycle's working place, shared by the four built-in performers: documents as read, threads, the work branch's tree.
+"""One cycle's working place, shared by the four built-in performers: documents, threads, a tree of the work branch.
 
 It looks things up and runs tools in threads; what follows from what it finds is the performers'.
 """
@@ -15,6 +15,7 @@ from docs_store.messages import Message, Report, Task
 from ...driver import Context
 from ...trees import Trees
 from .analysis import Analysis, analyse
+from .findings import Finding
 from .project import Project, discover
 
 
@@ -48,6 +49,18 @@ class Desk:
         """All messages of the task's thread."""
         return (await self.threads((self.task.thread,)))[self.task.thread]
 
+    async def waiting_findings(self) -> tuple[Finding, ...]:
+        """The findings about which a message of whatever phase waits for the user, one per thread."""
+        mailbox = self.context.mailbox.mailbox
+        found = {}
+        for message in await run_sync(mailbox.waiting_anywhere):
+            for part in await run_sync(mailbox.thread, message.thread):
+                if isinstance(part.data.get("finding"), dict):
+                    finding = Finding.from_dict(part.data["finding"])
+                    if finding.fingerprint == message.thread:
+                        found[message.thread] = finding
+        return tuple(found.values())
+
     # -- the work branch
 
     async def trees(self) -> Trees:
@@ -64,10 +77,11 @@ class Desk:
         trees = await self.trees()
         return await run_sync(trees.checkout, self.context.phase, commit)
 
-    async def commit(self, tree: Path, note: str) -> str | None:
-        """What was changed in the tree as a commit by this phase; None if nothing was."""
+    async def commit(self, tree: Path, note: str, only: Iterable[str]) -> str | None:
+        """These files of the tree as a commit by this phase (what tests left lying stays out); None if unchanged."""
         trees = await self.trees()
-        return await run_sync(trees.commit, tree, note, self.context.phase.capitalize())
+        files = tuple(only)
+        return await run_sync(lambda: trees.commit(tree, note, self.context.phase.capitalize(), only=files))
 
     async def project(self, tree: Path) -> Project:
         """The Python project in that tree, tested with the interpreter of the user's workspace."""

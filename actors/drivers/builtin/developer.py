@@ -1,4 +1,4 @@
-"""The built-in Developer: implements what TERTIARY_OBJECTIVES or the user's answer spells out, keeps it if the tests agree.
+"""The built-in Developer: implements what TERTIARY_OBJECTIVES or the user's answer spells out, if the tests agree.
 
 A unified diff, or fenced code that names its file, is applied in a tree of its own; the tests decide whether it stays.
 What nobody has spelled out is not invented: it becomes a blocker that says exactly what is needed.
@@ -20,12 +20,15 @@ from .desk import Desk, fresh, one_line
 from .findings import Finding
 from .fixes import as_green
 from .implement import Applied, Change, Refused, Spec, apply, specs
-from .inspection import test
+from .inspection import KnownRuns, test
 from .project import Project
 
 
 class BuiltinDeveloper:
     """Works on one task at a time, in a tree of its own."""
+
+    def __init__(self) -> None:
+        self._runs = KnownRuns()
 
     async def perform(self, task: Task, context: Context) -> Outcome:
         desk = Desk(task, context)
@@ -38,11 +41,33 @@ class BuiltinDeveloper:
         head = await desk.head()
         if head is None:
             return Outcome(result="blocked", detail="There is no snapshot of the repository yet; start the run again.")
-        if not changes:
+        finding = _finding((*thread, *parts))
+        if not changes and (finding is None or finding.tool != "pytest"):
             return _nothing_spelled_out(parts, thread, spec, title)
         tree = await desk.checkout(head)
         project = await desk.project(tree)
+        if not changes:
+            assert finding is not None
+            return await self._look_again(desk, tree, project, finding, parts, thread, title)
         return await self._implement(desk, tree, project, head, title, spec, changes, parts, thread)
+
+    async def _look_again(
+        self,
+        desk: Desk,
+        tree: Path,
+        project: Project,
+        finding: Finding,
+        parts: Sequence[Message],
+        thread: Sequence[Message],
+        title: str,
+    ) -> Outcome:
+        """Nothing is spelled out; perhaps the user has mended it by hand meanwhile."""
+        concerned = str(finding.data.get("id", "")) or finding.file
+        desk.context.say("verifying", 30, f"again: {concerned}")
+        again = await test(desk, tree, project, *([concerned] if concerned else []))
+        if any(found.fingerprint == finding.fingerprint for found in again.findings):
+            return _nothing_spelled_out(parts, thread, None, title)
+        return _already(f"what makes {finding.name} pass", None, thread)
 
     async def _implement(
         self,
@@ -57,9 +82,7 @@ class BuiltinDeveloper:
         thread: Sequence[Message],
     ) -> Outcome:
         say = desk.context.say
-        say("implementing", 10, "the tests, as they are")
-        before = await test(desk, tree, project)
-        await desk.checkout(head)
+        before = await self._runs.at(desk, head, tree, project)
         say("implementing", 40, f"{len(changes)} change(s)")
         applied = await run_sync(lambda: apply(tree, changes, roots=project.source_roots))
         if isinstance(applied, Refused):
@@ -69,9 +92,10 @@ class BuiltinDeveloper:
         verdict = as_green(before, after)
         if not verdict.ok:
             return _not_green(title, spec, applied, verdict.reasons, thread)
-        commit = await desk.commit(tree, f"{title}\n\nFor {desk.task.id}.\n")
+        commit = await desk.commit(tree, f"{title}\n\nFor {desk.task.id}.\n", applied.files)
         if commit is None:
             return _already(title, spec, thread)
+        self._runs.remember(commit, after)
         return _implemented(title, spec, applied, commit, str(after), parts, thread)
 
 
@@ -118,7 +142,7 @@ def _finding(messages: Sequence[Message]) -> Finding | None:
 
 def _first(parts: Sequence[Message], thread: Sequence[Message]) -> str:
     finding = _finding((*thread, *parts))
-    return str(finding) if finding is not None else parts[0].text
+    return finding.name if finding is not None else parts[0].text
 
 
 # --- Outcomes -----------------------------------------------------------------------------------------------------
@@ -145,7 +169,7 @@ def _implemented(
         Draft(to="planning", kind="Implemented", text=f"{title} ({', '.join(files)})", data=data),
         Draft(to="qa", kind="Review", text=f"{title}: {', '.join(files)}", priority="HIGH", data=data),
     ]
-    if any(message.kind == "Blocker" and message.by == "developer" for message in thread):
+    if _was_blocked(thread):
         posts.insert(
             1, Draft(to="planning", kind="Resolved", text=f"{title}: what it was blocked by is there", data=data)
         )
@@ -164,27 +188,33 @@ def _implemented(
 
 
 def _already(title: str, spec: Spec | None, thread: Sequence[Message]) -> Outcome:
-    data = {"section": spec.title} if spec is not None else {}
     finding = _finding(thread)
-    if finding is not None:
-        data = {**data, "finding": finding.to_dict()}  # type: ignore[dict-item]
+    data: dict[str, Any] = {
+        **({"section": spec.title} if spec is not None else {}),
+        **({"finding": finding.to_dict()} if finding is not None else {}),
+    }
+    text = f"{title} is already there"
+    posts = [
+        Draft(to="planning", kind="Implemented", text=text, data=data),
+        Draft(to="qa", kind="Review", text=text, data=data),
+    ]
+    if _was_blocked(thread):
+        posts.insert(1, Draft(to="planning", kind="Resolved", text=text, data=data))
     return Outcome(
-        result="done",
-        detail=f"already there: {title}",
-        report=(f"Already there: {title}",),
-        posts=(
-            Draft(to="planning", kind="Implemented", text=f"{title} is already there", data=data),
-            Draft(to="qa", kind="Review", text=f"{title} is already there", data=data),
-        ),
+        result="done", detail=f"already there: {title}", report=(f"Already there: {title}",), posts=tuple(posts)
     )
+
+
+def _was_blocked(thread: Sequence[Message]) -> bool:
+    return any(message.kind == "Blocker" and message.by == "developer" for message in thread)
 
 
 def _refused(title: str, spec: Spec | None, refused: Refused, thread: Sequence[Message]) -> Outcome:
     needs = ", ".join(refused.needs)
     why = f"it needs {needs}, which is not there" if refused.needs else refused.reason
     request = (
-        f"{title} cannot be implemented as spelled out: {refused.reason}. Correct the example in TERTIARY_OBJECTIVES.md, "
-        "or answer with a diff."
+        f"{title} cannot be implemented as spelled out: {refused.reason}. Correct the example in "
+        "TERTIARY_OBJECTIVES.md, or answer with a diff."
     )
     return _blocked(title, why, request, spec, thread, needs=refused.needs)
 
@@ -194,20 +224,22 @@ def _not_green(
 ) -> Outcome:
     why = "; ".join(reasons)
     request = (
-        f"{title} was implemented as spelled out ({', '.join(applied.files)}) and undone, since {why}. Correct the example "
-        "in TERTIARY_OBJECTIVES.md, or answer with a diff."
+        f"{title} was implemented as spelled out ({', '.join(applied.files)}) and undone, since {why}. Correct the "
+        "example in TERTIARY_OBJECTIVES.md, or answer with a diff."
     )
     return _blocked(title, f"undone, since {why}", request, spec, thread)
 
 
 def _nothing_spelled_out(parts: Sequence[Message], thread: Sequence[Message], spec: Spec | None, title: str) -> Outcome:
     finding = _finding((*thread, *parts))
-    cause: Mapping[str, Any] = next((m.data["cause"] for m in reversed(thread) if isinstance(m.data.get("cause"), dict)), {})
+    cause: Mapping[str, Any] = next(
+        (m.data["cause"] for m in reversed(thread) if isinstance(m.data.get("cause"), dict)), {}
+    )
     where = _blamed(cause) or (finding.place if finding is not None else "")
     request = " ".join(
         word
         for word in (
-            f"{title}.",
+            f"{finding if finding is not None else title}.",
             str(cause.get("text", "")),
             "Nobody has spelled out the change, and the built-in crew does not guess.",
             f"Correct {where} yourself," if where else "Make the change yourself,",

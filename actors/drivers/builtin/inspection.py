@@ -6,6 +6,7 @@ alone where it is all over the place.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from .findings import Finding
 from .project import Project
 
 MOST_FILES = 8  # of one rule, before they become one finding
+KEPT = 4  # test runs kept in memory, by commit
 MOST_PLACES = 20  # listed in a finding
 
 
@@ -67,6 +69,26 @@ async def test(desk: Desk, tree: Path, project: Project, *only: str) -> TestRun:
         hang=float(settings.get("hang", 60.0)),
         on_progress=progress,
     )
+
+
+class KnownRuns:
+    """The last few whole test runs of one phase, by commit: what was run there need not run again."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[str, TestRun] = OrderedDict()
+
+    async def at(self, desk: Desk, commit: str, tree: Path, project: Project) -> TestRun:
+        """How green the tests are at that commit, which the tree holds, and holds again afterwards."""
+        if commit not in self._runs:
+            desk.context.say("investigating", 5, "the tests, as they are")
+            self.remember(commit, await test(desk, tree, project))
+            await desk.checkout(commit)
+        return self._runs[commit]
+
+    def remember(self, commit: str, run: TestRun) -> None:
+        self._runs[commit] = run
+        while len(self._runs) > KEPT:
+            self._runs.popitem(last=False)
 
 
 def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:

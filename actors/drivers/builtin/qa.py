@@ -31,6 +31,7 @@ class Facts:
     parts: tuple[Message, ...]
     inspection: Inspection
     threads: Mapping[str, tuple[Message, ...]]
+    waiting: tuple[Finding, ...] = ()  # findings about which somebody waits for the user
     refusals: int = 0
     notes: tuple[str, ...] = ()
 
@@ -65,7 +66,7 @@ def _judge(facts: Facts, asked: Message) -> Outcome:
     wrong = _wrong_with(facts, asked)
     posts, _ = _news(facts)
     commits = [str(part.data["commit"]) for part in facts.parts if part.data.get("commit")]
-    subject = str(asked.data.get("section") or one_line(asked.text))
+    subject = _subject(asked)
     if not wrong:
         approval = Draft(
             to="planning",
@@ -90,6 +91,14 @@ def _judge(facts: Facts, asked: Message) -> Outcome:
         posts=(refusal, *posts),
         data={"approved": False, "commits": [], "tree": facts.inspection.commit},
     )
+
+
+def _subject(asked: Message) -> str:
+    """What is judged, in a few words."""
+    if asked.data.get("section"):
+        return str(asked.data["section"])
+    found = asked.data.get("finding")
+    return Finding.from_dict(found).name if isinstance(found, Mapping) else one_line(asked.text)
 
 
 def _refusal(facts: Facts, asked: Message, subject: str, wrong: str) -> Draft:
@@ -139,6 +148,13 @@ def _news(facts: Facts) -> tuple[tuple[Draft, ...], int]:
     posts: list[Draft] = []
     new = 0
     asked = {part.thread for part in facts.parts}
+    if facts.inspection.tests.status != "not started":
+        for finding in facts.waiting:  # mended by hand, or by the fix of something else
+            thread = finding.fingerprint
+            if thread not in asked and not facts.inspection.has(thread):
+                posts.append(
+                    Draft(to="planning", kind="Approved", text=f"{finding.name} is not there any more", thread=thread)
+                )
     for finding in facts.inspection.findings:
         thread = finding.fingerprint
         if thread in asked or any(m.status in UNFINISHED for m in facts.threads.get(thread, ())):
@@ -208,6 +224,7 @@ class BuiltinQA:
                 parts=parts,
                 inspection=inspection,
                 threads=threads,
+                waiting=await desk.waiting_findings(),
                 refusals=refusals,
                 notes=notes,
             )

@@ -705,10 +705,10 @@ class Journal:
             (row.worker, row.epoch, self._now(), self._now(), row.missed),
         )
 
-    def _finishes(self, row: ClosedRow) -> set[tuple[str, str, str]]:
+    def _finishes(self, row: ClosedRow) -> set[tuple[str, ...]]:
         """Which finish events of this epoch the journal has."""
         types = {finish.event.type for finish in row.finishes}
-        found: set[tuple[str, str, str]] = set()
+        found: set[tuple[str, ...]] = set()
         for type_ in types:
             rows = self._db.execute(
                 "SELECT DISTINCT f.blob FROM tags t JOIN frames f ON f.first_cursor = t.first_cursor"
@@ -768,8 +768,9 @@ class Journal:
         return int((pages - free) * size)
 
 
-def _finish_key(type_: str, summary: Mapping[str, Any]) -> tuple[str, str, str]:
-    return type_, str(summary.get("message", "")), str(summary.get("attempt", ""))
+def _finish_key(type_: str, summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """What makes an event about a finish record one: attempts are counted anew in each round of a message."""
+    return (type_, *(str(summary.get(name, "")) for name in ("message", "round", "attempt")))
 
 
 def _this_boot() -> str:

@@ -135,16 +135,18 @@ def test_closing_adds_only_missing_finishes(path: Path) -> None:
     """An event about a finish record that had arrived is not added again; one that had not is, once."""
     told = ProgressEvent("phase_complete", "qa", summary={"message": "m1", "attempt": 1})
     lost = ProgressEvent("phase_complete", "qa", summary={"message": "m2", "attempt": 1})
+    again = ProgressEvent("phase_complete", "qa", summary={"message": "m1", "round": 1, "attempt": 1})
     stored = FrameRow(
         worker="qa", epoch=1, transport="queue", seqs=[1], tags=[("qa", "phase_complete")],
         blob=join([fields_of(told)]), marks=Marks(1, 1),
     )  # fmt: skip
     with Journal.open(path) as journal:
         journal.commit([stored]).result()
-        finishes = [OwnRow(seq=1, event=told), OwnRow(seq=2, event=lost)]
+        finishes = [OwnRow(seq=n, event=event) for n, event in enumerate((told, lost, again), 1)]
         for _ in range(2):
             journal.commit([ClosedRow(worker="qa", epoch=1, missed=3, finishes=finishes)]).result()
-        assert [(e.summary["message"], e.transport) for e in journal.read()] == [("m1", "queue"), ("m2", "supervisor")]
+        found = [(e.summary["message"], e.transport) for e in journal.read()]
+        assert found == [("m1", "queue"), ("m2", "supervisor"), ("m1", "supervisor")]
         (entry,) = [e for e in journal.reader.epochs() if e.worker == "qa"]
         assert entry.closed
         assert entry.marks.missed == 3

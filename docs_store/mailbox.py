@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from .messages import UNFINISHED, DocumentState, Message, Outcome, Report, Status, Task
-from .replay import refused_fixes, report_key, unfinished
+from .messages import UNFINISHED, DocumentState, Message, Outcome, Status, Task
+from .replay import refused_fixes, unfinished
 
 if TYPE_CHECKING:
     from .store import FinishResult, Store, Unread
@@ -94,11 +94,6 @@ class Mailbox:
         """The head of the work branch, as the history has it."""
         with self._store.reading() as state:
             return state.tree
-
-    def report_of(self, task: str, round: int) -> Report | None:  # noqa: A002  (the field's name)
-        """What was reported about that round of a task; None if nothing was."""
-        with self._store.reading() as state:
-            return state.finished.get(report_key(task, round))
 
     def reported(self, thread: str) -> bool:
         """Whether anything of the thread is unfinished: a finding is reported once while it is."""

@@ -238,7 +238,10 @@ class _Step:
     def reopen(self, message: Message, event: Event) -> Message:
         """A new round, from the beginning; what a person reopens has its budget renewed."""
         self.state.renewed[message.thread] = self.record.n
-        return self.move(message, event, round=message.round + 1, holder=0, closer=0, attempts=0, deaths=0, settled=())
+        settled = message.settled if event in (Event.ANSWER, Event.APPROVE) else ()  # what is new is the work
+        return self.move(
+            message, event, round=message.round + 1, holder=0, closer=0, attempts=0, deaths=0, settled=settled
+        )
 
     def post(self, item: Mapping[str, Any], by: str) -> None:
         """One message, once; an open task of the same receiver and thread takes it in."""
@@ -375,7 +378,8 @@ def _finish(step: _Step) -> None:
         step.post(item, phase)
     message = state.messages[data["task"]]
     if mine and data["result"] == "blocked":
-        step.move(message, Event.REPORT_BLOCKED, holder=0, detail=data["detail"])
+        settled = tuple(id for id in message.parts if id in data["seen"] or id in message.settled)  # noqa: A001
+        step.move(message, Event.REPORT_BLOCKED, holder=0, detail=data["detail"], settled=settled)
     elif mine:
         step.close(message, Event.REPORT_DONE, data["seen"], closer=record.epoch, detail=data["detail"])
     report = Report(

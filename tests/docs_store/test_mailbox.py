@@ -60,7 +60,7 @@ def test_it_offers_one_phase_its_own_work_only(store: Store) -> None:
     public = {name for name, _ in inspect.getmembers(Mailbox) if not name.startswith("_")}
     assert public == {
         "claim", "finish", "head", "look", "mark_read", "message", "notes", "open_tasks", "read", "refresh",
-        "refused_fixes", "report_of", "reported", "revision", "thread", "tree", "unread", "waiting", "waiting_anywhere",
+        "refused_fixes", "reported", "revision", "thread", "tree", "unread", "waiting", "waiting_anywhere",
     }  # fmt: skip
     with pytest.raises(KeyError, match="planning"):
         Mailbox(store, "tester", 1)

@@ -1170,3 +1170,17 @@ def test_an_approval_reopens_what_was_blocked_in_its_thread(tmp_path: Path) -> N
     store.post("qa", Draft(to="planning", kind="Approved", text="it is gone", thread="t"))
     message = store.state.messages[blocker.id]
     assert (message.status, message.round) == (Status.OPEN, 1)
+
+
+def test_after_a_blocked_report_only_what_is_new_is_work(tmp_path: Path) -> None:
+    """An answer reopens the task with the answer alone: what the report had seen is settled."""
+    store = Store.open(tmp_path / "crew")
+    store.start_epoch("planning", 1, died=False)
+    blocker = store.post("developer", Draft(to="planning", kind="Blocker", text="stuck"))
+    task = store.claim("planning", 1)
+    assert task is not None
+    store.finish("planning", 1, task, Outcome(result="blocked", detail="please decide"))
+    store.answer(blocker.id, "do it so")
+    again = store.claim("planning", 1)
+    assert again is not None
+    assert [(part.kind, part.text) for part in again.parts] == [("Answer", "do it so")]

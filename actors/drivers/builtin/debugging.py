@@ -42,7 +42,7 @@ class BuiltinDebugging:
 
     async def perform(self, task: Task, context: Context) -> Outcome:
         desk = Desk(task, context)
-        parts = fresh(task, await desk.answered())
+        parts = fresh(task)
         head = await desk.head()
         if head is None:
             return Outcome(result="blocked", detail="There is no snapshot of the repository yet; start the run again.")

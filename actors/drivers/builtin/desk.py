@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anyio.to_thread import run_sync
 
-from docs_store.messages import Message, Report, Task
+from docs_store.messages import Message, Task
 
 from ...driver import Context
 from ...trees import Trees
@@ -34,11 +34,6 @@ class Desk:
         for name in names:
             texts[name], self.read[name] = self.context.documents[name]
         return texts
-
-    async def answered(self) -> Report | None:
-        """What this phase reported in the round before, if the task was opened again."""
-        mailbox, task = self.context.mailbox.mailbox, self.task
-        return await run_sync(mailbox.report_of, task.id, task.round - 1) if task.round else None
 
     async def threads(self, names: Iterable[str]) -> dict[str, tuple[Message, ...]]:
         """All messages of these threads."""
@@ -97,12 +92,9 @@ class Desk:
         self.context.say("analyzing", round(100 * done / total) if total else 0, f"{done} of {total} files")
 
 
-def fresh(task: Task, before: Report | None) -> tuple[Message, ...]:
-    """The parts that still want an answer: all in the first round, later what came after the last report."""
-    new = tuple(part for part in task.parts if part.id not in task.message.settled)
-    if before is not None:
-        new = tuple(part for part in new if part.n > before.n)
-    return new or (task.message,)
+def fresh(task: Task) -> tuple[Message, ...]:
+    """The parts that want an answer: all in the first round, later what no report has settled."""
+    return task.parts or (task.message,)
 
 
 def one_line(text: str, most: int = 160) -> str:

@@ -32,7 +32,7 @@ class BuiltinDeveloper:
 
     async def perform(self, task: Task, context: Context) -> Outcome:
         desk = Desk(task, context)
-        parts = fresh(task, await desk.answered())
+        parts = fresh(task)
         described = specs(desk.documents(TERTIARY)[TERTIARY])
         thread = await desk.thread()
         spec = _spec(parts, thread, described)

@@ -388,7 +388,7 @@ class BuiltinPlanning:
     async def perform(self, task: Task, context: Context) -> Outcome:
         desk = Desk(task, context)
         texts = desk.documents(MASTER_PLAN, PRIMARY, SECONDARY, TERTIARY, ARCHITECTURE)
-        parts = fresh(task, await desk.answered())
+        parts = fresh(task)
         context.say("planning", 20, f"{len(parts)} message(s) to decide about")
         analysis = await self._analysis(desk, context) if any(part.kind == "Assess" for part in parts) else None
         described = specs(texts[TERTIARY])

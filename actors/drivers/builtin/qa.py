@@ -211,7 +211,7 @@ class BuiltinQA:
 
     async def perform(self, task: Task, context: Context) -> Outcome:
         desk = Desk(task, context)
-        parts = fresh(task, await desk.answered())
+        parts = fresh(task)
         head = await desk.head()
         if head is None:
             return Outcome(result="blocked", detail="There is no snapshot of the repository yet; start the run again.")

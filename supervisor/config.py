@@ -23,6 +23,7 @@ from .exits import Exit, UserError
 FILE = "supervisor.toml"
 Fallback = Literal["auto", "never"]
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+LogFormat = Literal["console", "json"]
 Path = tuple[str, ...]  # the keys that lead to a value
 
 TEMPLATE = """\
@@ -111,6 +112,32 @@ class RestartConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LivenessConfig:
+    """When a worker that still runs is taken for hanging; seconds. `no_progress` 0 means: never for that."""
+
+    start_grace: float = 30.0
+    silence: float = 15.0
+    no_progress: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """The supervisor's own log file: lines for people or JSON; `max_mb` of one file, `keep` older ones beside it."""
+
+    format: LogFormat = "console"
+    max_mb: int = 10
+    keep: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifyConfig:
+    """Who is told when something waits for the user: a command (its words) and an http address; empty: nobody."""
+
+    command: tuple[str, ...] = ()
+    webhook: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseConfig:
     """One phase. `actor` is a dotted path `package.module:Class` for an actor of the user's own.
 
@@ -134,6 +161,9 @@ class Config:
     project: ProjectConfig = ProjectConfig()
     ipc: IpcConfig = IpcConfig()
     restart: RestartConfig = RestartConfig()
+    liveness: LivenessConfig = LivenessConfig()
+    log: LogConfig = LogConfig()
+    notify: NotifyConfig = NotifyConfig()
     phases: Mapping[str, PhaseConfig] = field(
         default_factory=lambda: MappingProxyType({p.key: PhaseConfig(key=p.key) for p in DEFAULT.phases})
     )
@@ -143,6 +173,8 @@ class Config:
         """What the file names that would be run, as `key = value`; if any, `supervisor trust` comes first."""
         found = [f"project.python = {self.project.python}"] if self.project.python else []
         found += [f"phases.{key}.actor = {phase.actor}" for key, phase in self.phases.items() if phase.actor]
+        found += [f"notify.command = {' '.join(self.notify.command)}"] if self.notify.command else []
+        found += [f"notify.webhook = {self.notify.webhook}"] if self.notify.webhook else []
         return tuple(found)
 
 
@@ -244,6 +276,12 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "stable_after": number(),
         "deaths": whole(1, 100),
     },
+    "liveness": {"start_grace": number(above=0.0), "silence": number(above=1.0), "no_progress": number()},
+    "log": {"format": one_of("console", "json"), "max_mb": whole(1, 10_000), "keep": whole(0, 1000)},
+    "notify": {
+        "command": strings,
+        "webhook": text(r"(https?://\S+)?", 'an http address in quotes such as "http://127.0.0.1:9000/hook"'),
+    },
 }
 PHASE: Mapping[str, Check] = {
     "driver": one_of("builtin"),
@@ -291,6 +329,9 @@ class _Reader:
         project = self.section(document, ("project",), SECTIONS["project"])
         ipc = self.section(document, ("ipc",), SECTIONS["ipc"])
         restart = self.section(document, ("restart",), SECTIONS["restart"])
+        liveness = self.section(document, ("liveness",), SECTIONS["liveness"])
+        log = self.section(document, ("log",), SECTIONS["log"])
+        notify = self.section(document, ("notify",), SECTIONS["notify"])
         first = restart.get("first_delay", RestartConfig().first_delay)
         if first > restart.get("longest_delay", RestartConfig().longest_delay):
             self.wrong(("restart", "first_delay"), "must not be longer than restart.longest_delay")
@@ -299,6 +340,9 @@ class _Reader:
             project=ProjectConfig(**project),
             ipc=IpcConfig(**ipc),
             restart=RestartConfig(**restart),
+            liveness=LivenessConfig(**liveness),
+            log=LogConfig(**log),
+            notify=NotifyConfig(**notify),
             phases=MappingProxyType(phases),
             topology=topology,
         )

@@ -22,8 +22,10 @@ from ipc import control
 from ipc.process import SpawnError
 
 from .child import Child, ChildGoneError, Exited, Fact, Reported, new_nonce
+from .commands import STOPPING, Command, Pending, Reply, StopCrew
 from .config import Config
 from .documents import Delivered, Documents, EndFacts, Look
+from .orders import carry_out
 from .quiescence import End, Facts, judge
 from .restart import CrewPolicy, Decision, GiveUp, History, LeaveStopped, RestartPolicy, StartAgain, after_exit
 from .restart import Exit as ChildExit
@@ -87,7 +89,14 @@ class Tick:
     """Time has passed."""
 
 
-Letter = Reported | Exited | Moved | Looked | Brought | Judged | Interrupt | Tick
+@dataclass(frozen=True, slots=True)
+class Commanded:
+    """A person wants something, and waits for the reply."""
+
+    pending: Pending
+
+
+Letter = Reported | Exited | Moved | Looked | Brought | Judged | Interrupt | Tick | Commanded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +168,7 @@ class Crew:
         self._closed = anyio.Event()
         self._last_ring = 0.0
         self._stopping = False
+        self._stop_reason = ""
 
     # -- the run
 
@@ -182,14 +192,14 @@ class Crew:
 
     async def _open(self) -> None:
         """Documents and files first, so that nobody works on something older than what the user sees."""
-        self._heed(await self._at_desk(self.documents.start))
-        taken = await self._at_desk(lambda: self.documents.snapshot("at the start", on_progress=self._scanned))
+        self._heed(await self.at_desk(self.documents.start))
+        taken = await self.at_desk(lambda: self.documents.snapshot("at the start", on_progress=self._scanned))
         if taken is not None:
             self.plane.record("log_entry", detail=f"snapshot of {taken.files} files", step="snapshot")
             for problem in taken.skipped[:20]:
                 self.plane.record("log_entry", detail=f"left out: {problem.path}: {problem.why}", step="snapshot")
-        await self._at_desk(lambda: self.documents.assess(self.plan.run, "Look at the repository as it is now."))
-        self._head = await self._at_desk(self.documents.head)
+        await self.at_desk(lambda: self.documents.assess(self.plan.run, "Look at the repository as it is now."))
+        self._head = await self.at_desk(self.documents.head)
         self._opened = True
 
     def _scanned(self, done: int, total: int) -> None:
@@ -228,12 +238,66 @@ class Crew:
                 self._ended.set()
             case Tick():
                 self._ticked()
+            case Commanded(pending=pending):
+                self._commanded(pending)
             case _:
                 assert_never(letter)
 
     def interrupt(self, name: str) -> None:
         """Ask the owner to stop; from the event loop."""
         self.mailbox.put(Interrupt(name))
+
+    # -- commands
+
+    async def command(self, command: Command) -> Reply:
+        """Put a command into the owner's mailbox and wait for what comes of it; from the event loop."""
+        if self._stopping or self._ended.is_set():
+            return STOPPING
+        pending = Pending(command)
+        self.mailbox.put(Commanded(pending))
+        return await pending.reply()
+
+    def _commanded(self, pending: Pending) -> None:
+        command = pending.command
+        if isinstance(command, StopCrew):
+            self.plane.record("log_entry", step="command", detail=f"stop: {command.reason}")
+            pending.answer(Reply(ok=True, text="the crew is being stopped", data={"pid": self.plane.pid}))
+            self._stop_reason = command.reason
+            self._ended.set()
+        else:
+            self._group.start_soon(self._carry_out, pending)
+
+    async def _carry_out(self, pending: Pending) -> None:
+        try:
+            reply = await carry_out(self, pending.command)
+            self.plane.record("log_entry", step="command", detail=reply.text, summary={"ok": reply.ok})
+            pending.answer(reply)
+        except Exception as error:
+            log.exception("a command failed", command=type(pending.command).__name__)
+            text = f"an error of ours ({type(error).__name__}: {error}); the crew goes on, the log says where"
+            self.plane.record("phase_error", step="command", detail=text)
+            pending.answer(Reply(ok=False, text=text))
+        finally:
+            pending.answer(STOPPING)  # only where the crew was stopped in between
+
+    def _refuse_commands(self) -> None:
+        """What was still in the mailbox when the run ended gets an answer too."""
+        for letter in self.mailbox.letters:
+            if isinstance(letter, Commanded):
+                letter.pending.answer(STOPPING)
+
+    async def restart(self, seat: Seat, reason: str) -> None:
+        """A new worker for that seat, which must not be `moving`; its past no longer counts against it."""
+        self._history = self._history.forgetting(seat.key)
+        self.plane.record("log_entry", phase=seat.key, step="decision", detail=f"{seat.key} is replaced: {reason}")
+        await self._replace(seat, reason)
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over what changes without a new worker: limits, intervals, policies."""
+        self.config = config
+        self._policy, self._crew_policy = policies(config)
+        for seat in self.seats.values():
+            seat.config = config.phases[seat.key]
 
     def status(self) -> CrewStatus:
         """The crew as it is now."""
@@ -286,7 +350,7 @@ class Crew:
         seat = self._seat_of(fact.child)
         if seat is None:
             return  # a spare; standby replaces it
-        seat.moving = True
+        seat.moving, seat.hurry = True, anyio.Event()
         seat.state = "stopping" if fact.asked else "backoff"
         self._group.start_soon(self._succeed, seat, fact)
 
@@ -327,7 +391,11 @@ class Crew:
         match decision:
             case StartAgain():
                 seat.state, seat.detail = "backoff", decision.reason
-                await anyio.sleep_until(decision.at)
+                with anyio.move_on_after(max(0.0, decision.at - anyio.current_time())):
+                    await seat.hurry.wait()  # until a person is in a hurry
+                if self._stopping:
+                    seat.moving = False
+                    return
                 self.restarts += 1
                 seat.restarts += 1
                 for other in decision.children:
@@ -340,7 +408,7 @@ class Crew:
                 seat.moving = False
                 text = f"{decision.reason}\n{fact.text}".strip()
                 await self._patiently(lambda: self.documents.store.give_up(seat.key, died=not fact.asked, reason=text))
-                await self._look()
+                await self.look()
             case LeaveStopped():
                 seat.state, seat.child = "stopped", None
                 seat.moving = False
@@ -354,10 +422,13 @@ class Crew:
         """Stop a healthy worker because a sibling died (one_for_all, rest_for_one), and seat a new one."""
         child, seat.moving = seat.child, True
         if child is not None and child.exited is None:
-            seat.child = None
+            seat.child, seat.state = None, "stopping"
             await child.stop(2.0, reason)
             await child.end_tree()
             self._group.start_soon(self._bury, seat, child)
+        if self._stopping:
+            seat.moving = False
+            return
         await self._seat(seat, died=False, reason=reason)
 
     async def _seat(self, seat: Seat, *, died: bool, reason: str) -> None:
@@ -389,7 +460,7 @@ class Crew:
             return
         finally:
             seat.moving = False
-        self._moved(await self._at_desk(self.documents.head))
+        self._moved(await self.at_desk(self.documents.head))
 
     async def _discard(self, seat: Seat, child: Child, epoch: int) -> None:
         """A worker that died before it got its assignment: its epoch, if opened, is closed as it is."""
@@ -442,7 +513,7 @@ class Crew:
         seat.closing.add(epoch)
         with anyio.CancelScope(shield=True):
             try:
-                reports = await self._at_desk(lambda: self.documents.reports_of(child.phase, epoch))
+                reports = await self.at_desk(lambda: self.documents.reports_of(child.phase, epoch))
                 await self.plane.close_epoch(child.phase, epoch, reports, child.drain_markers)
             finally:
                 child.close()
@@ -492,11 +563,12 @@ class Crew:
             with anyio.move_on_after(DOCUMENTS_EVERY):
                 await self._documents_due.wait()
             self._documents_due = anyio.Event()
-            await self._look()
+            await self.look()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Take in edits, write views that are behind, hear what the history says: now, not at the next look."""
         try:
-            self.mailbox.put(Looked(await self._at_desk(self.documents.look)))
+            self.mailbox.put(Looked(await self.at_desk(self.documents.look)))
         except StoreError as error:
             self._alarm(str(error))
 
@@ -526,7 +598,7 @@ class Crew:
         names = ", ".join(name for name in look.imported if name in STRATEGIC)
         why = f"The user edited {names}."
         await self._patiently(lambda: self.documents.assess(f"edit-{look.head}", why, ("planning",)))
-        self.mailbox.put(Moved(await self._at_desk(self.documents.head)))
+        self.mailbox.put(Moved(await self.at_desk(self.documents.head)))
 
     def _pause(self, seat: Seat, *, paused: bool) -> None:
         """Pausing is a record of the history, whoever made it; the worker finishes what it has in hand."""
@@ -552,7 +624,7 @@ class Crew:
             self._undelivered = 0
         finally:
             self._delivering = False
-        await self._look()
+        await self.look()
 
     def _brought(self, made: tuple[Delivered, ...]) -> None:
         for one in made:
@@ -572,14 +644,14 @@ class Crew:
             await anyio.sleep(REPOSITORY_EVERY)
             began = anyio.current_time()
             try:
-                taken = await self._at_desk(lambda: self.documents.snapshot("your files changed"))
+                taken = await self.at_desk(lambda: self.documents.snapshot("your files changed"))
             except (StoreError, OSError) as error:
                 self._alarm(str(error))
                 continue
             if taken is not None and taken.changed:
                 why = f"{taken.changed} file(s) of the repository changed."
                 await self._patiently(lambda: self.documents.assess(taken.commit[:12], why))  # noqa: B023 - awaited
-                self.mailbox.put(Moved(await self._at_desk(self.documents.head)))
+                self.mailbox.put(Moved(await self.at_desk(self.documents.head)))
             took = anyio.current_time() - began
             await anyio.sleep(20 * took)  # a huge repository is looked at less often
 
@@ -615,7 +687,7 @@ class Crew:
     async def _judge(self) -> None:
         try:
             living = {seat.key: seat.epoch for seat in self.seats.values() if seat.child is not None}
-            facts = await self._at_desk(lambda: self.documents.end_facts(living))
+            facts = await self.at_desk(lambda: self.documents.end_facts(living))
             self.mailbox.put(Judged(facts))
         except StoreError as error:
             self._alarm(str(error))
@@ -647,6 +719,7 @@ class Crew:
     async def _stop(self) -> None:
         """Ask, wait, insist, in reverse start order, within one budget; then put everything away."""
         self._stopping = True
+        self._refuse_commands()
         with anyio.CancelScope(shield=True):
             deadline = anyio.current_time() + BUDGET
             for seat in reversed(self.seats.values()):
@@ -655,7 +728,8 @@ class Crew:
                     continue
                 seat.state = "stopping"
                 await child.stop(
-                    max(0.5, min(5.0, deadline - anyio.current_time())), self.interrupted or "the run ends"
+                    max(0.5, min(5.0, deadline - anyio.current_time())),
+                    self.interrupted or self._stop_reason or "the run ends",
                 )
                 await child.end_tree()
                 await self._bury(seat, child)
@@ -671,8 +745,8 @@ class Crew:
         try:
             with anyio.move_on_after(5.0):
                 while True:
-                    self._heed(await self._at_desk(self.documents.look))
-                    if await self._at_desk(self.documents.reconciler.clean):
+                    self._heed(await self.at_desk(self.documents.look))
+                    if await self.at_desk(self.documents.reconciler.clean):
                         return
                     await anyio.sleep(0.1)
         except StoreError as error:
@@ -680,7 +754,7 @@ class Crew:
 
     # -- threads
 
-    async def _at_desk(self, work: Callable[[], T]) -> T:
+    async def at_desk(self, work: Callable[[], T]) -> T:
         """Run something of the documents in a thread, one at a time."""
         return await run_sync(work, limiter=self._desk)
 
@@ -688,7 +762,7 @@ class Crew:
         """The same; while the disk is full or the folder read-only, say so and try again."""
         while True:
             try:
-                return await self._at_desk(work)
+                return await self.at_desk(work)
             except StoreUnavailableError as error:
                 self._alarm(str(error))
                 await anyio.sleep(1.0)

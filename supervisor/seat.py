@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import anyio
+
 from docs_store.topology import Phase
 from ipc import control
 
@@ -39,6 +41,7 @@ class Seat:
     detail: str = ""
     last_beat: float = 0.0
     moving: bool = False  # between two workers: somebody is already seeing to it
+    hurry: anyio.Event = field(default_factory=anyio.Event)  # set: do not wait any longer before the next worker
     closing: set[int] = field(default_factory=set)  # epochs whose events are still being closed
 
     @property

@@ -1,0 +1,95 @@
+"""What people may ask a running supervisor for, and what it answers: the vocabulary between API and owner.
+
+A command is a letter in the owner's mailbox like every exit and report, so two at once are taken one after the other;
+each gets one `Reply`. How it travels is `control`'s, what is done about it `crew`'s and `orders`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import anyio
+
+from docs_store.messages import Draft
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopCrew:
+    """End the run in good order."""
+
+    reason: str = "stopped by a command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPhase:
+    """A new worker for the phase, its past forgotten: also for one that was given up, or waits to be started again."""
+
+    phase: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """Read supervisor.toml again; only what changed is touched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Pause or resume these phases; none named means all."""
+
+    phases: tuple[str, ...] = ()
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveTask:
+    """Post a task in the user's name."""
+
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerIt:
+    """Answer what waits in the inbox; `id` is a message's or a question's."""
+
+    id: str
+    text: str
+
+
+Command = StopCrew | RestartPhase | Reload | Hold | GiveTask | AnswerIt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What became of a command: a sentence for people, `data` for programs. Not `ok`: nothing was changed."""
+
+    ok: bool
+    text: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Pending:
+    """A command on its way: the reply is given once, and whoever asked waits for it."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self._reply: Reply | None = None
+        self._given = anyio.Event()
+
+    def answer(self, reply: Reply) -> None:
+        """Give the reply; later ones are ignored."""
+        if self._reply is None:
+            self._reply = reply
+            self._given.set()
+
+    async def reply(self) -> Reply:
+        """Wait for it."""
+        await self._given.wait()
+        assert self._reply is not None
+        return self._reply
+
+
+STOPPING = Reply(ok=False, text="the supervisor is stopping; it takes no more commands")

@@ -648,7 +648,7 @@ def test_blocked_work_is_answered(store: Store) -> None:
     assert [m.detail for m in store.waiting_for_user().blocked] == ["needs a person"]
     store.answer(post.id, "here is the key")
     task = claimed(store)
-    assert [part.kind for part in task.parts] == ["Issue", "Answer"]
+    assert (task.message.kind, [part.kind for part in task.parts]) == ("Issue", ["Answer"])
     store.finish("debugging", 1, task, done())
     with pytest.raises(StoreError, match="is done and takes no answer"):
         store.answer(post.id, "more")

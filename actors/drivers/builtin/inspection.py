@@ -58,8 +58,13 @@ async def test(desk: Desk, tree: Path, project: Project, *only: str) -> TestRun:
     settings = desk.context.project
     chosen = only or tuple(str(name) for name in settings.get("tests", ()))
 
+    said: list[tuple[int, int]] = []
+
     def progress(done: int, total: int, running: str) -> None:
-        desk.context.say("testing", round(75 * done / total) if total else 5, f"{done} of {total} tests {running}")
+        percent = round(75 * done / total) if total else 5
+        if said[-1:] != [(percent, total)]:
+            said.append((percent, total))
+            desk.context.say("testing", percent, f"{done} of {total} tests {running}".strip())
 
     return await run_tests(
         project,

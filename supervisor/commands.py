@@ -8,13 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 
-from docs_store.messages import Draft
+from docs_store.messages import KINDS, PRIORITIES, Draft, Kind
 
-T = TypeVar("T")
+from .exits import UsageError
+
+# what a task is taken for when its text does not begin with a kind
+USUAL: Mapping[str, Kind] = {"planning": "Assess", "developer": "Implement", "qa": "Review", "debugging": "Issue"}
+
+
+def draft_of(to: str, text: str, priority: str = "MEDIUM") -> Draft:
+    """The message that a person's words make; raises `UsageError` where there are none, or no such priority."""
+    level = next((known for known in PRIORITIES if known == priority.upper()), None)
+    if level is None:
+        raise UsageError(f"there is no priority {priority!r}; there are: {', '.join(PRIORITIES)}")
+    word, colon, rest = text.partition(":")
+    kind = next((known for known in KINDS if colon and known == word.strip().capitalize()), None)
+    said = (rest if kind else text).strip()
+    if not said:
+        raise UsageError("the task has no text; say in a sentence what is to be done")
+    return Draft(to=to, kind=kind or USUAL.get(to, "Implement"), text=said, priority=level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

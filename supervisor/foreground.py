@@ -6,6 +6,7 @@ This is what a terminal and every service manager start. What the crew does is `
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import multiprocessing
 import os
@@ -29,7 +30,7 @@ from .config import Config
 from .crew import Crew, Plan
 from .documents import Documents, unapproved
 from .epochs import EpochCounter
-from .exits import Exit
+from .exits import Exit, UserError
 from .options import RunOptions
 from .plane import EventPlane
 from .standby import Standby
@@ -103,6 +104,7 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
                 shown = anyio.Event()
                 group.start_soon(_show, view, aiter(events), crew.status, shown)
                 group.start_soon(_save_status, workspace, crew.status)
+                group.start_soon(_open_control, workspace, crew, plane)
                 with _signals(crew):
                     async with anyio.create_task_group() as keeping:
                         await keeping.start(standby.run)
@@ -171,6 +173,23 @@ def _summary(documents: Documents, crew: Crew, since: int, workspace: Workspace)
         topology=crew.config.topology,
         interrupted=bool(crew.interrupted),
     )
+
+
+async def _open_control(workspace: Workspace, crew: Crew, plane: EventPlane) -> None:
+    """Serve the control API to the end; without it the crew works all the same, and it is on record why."""
+    await run_sync(importlib.import_module, "supervisor.control.server")  # half a second that nobody waits for
+    from .control.endpoint import endpoint_file
+    from .control.server import serving
+    from .control.service import Service
+
+    try:
+        file = endpoint_file(workspace)
+        async with serving(Service(crew, plane), workspace, file) as endpoint:
+            plane.record("log_entry", step="control", detail=f"the control API listens on {endpoint.url}")
+            await anyio.sleep_forever()
+    except* (OSError, UserError) as errors:
+        why = "; ".join(str(error) for error in errors.exceptions)
+        plane.record("phase_error", step="control", detail=f"there is no control API in this run: {why}")
 
 
 async def _save_status(workspace: Workspace, status: Callable[[], CrewStatus]) -> None:

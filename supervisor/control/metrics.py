@@ -1,0 +1,82 @@
+"""The supervisor's figures in Prometheus' text format, taken at the moment they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from supervisor.status import PHASE_STATES, CrewStatus
+
+from .service import Figures
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Snapshot(Collector):
+    """One moment of one supervisor."""
+
+    def __init__(self, status: CrewStatus, figures: Figures) -> None:
+        self._status = status
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family once, with all its samples."""
+        state = GaugeMetricFamily(
+            "phase_supervisor_phase_state", "1 for the state that the phase is in", labels=["phase", "state"]
+        )
+        restarts = CounterMetricFamily(
+            "phase_supervisor_restarts", "Workers started again, since the supervisor's start", labels=["phase"]
+        )
+        progress = GaugeMetricFamily(
+            "phase_supervisor_task_progress_ratio", "How far the task in hand is; 0 without one", labels=["phase"]
+        )
+        for key, phase in self._status.phases.items():
+            for name in PHASE_STATES:
+                state.add_metric([key, name], 1.0 if phase.state == name else 0.0)
+            restarts.add_metric([key], phase.restarts)
+            progress.add_metric([key], phase.pct / 100)
+        yield from (state, restarts, progress)
+        events = CounterMetricFamily(
+            "phase_supervisor_events", "What became of events, since the supervisor's start", labels=["outcome"]
+        )
+        for outcome, count in self._status.counters.items():
+            events.add_metric([outcome], count)
+        yield events
+        for figure, text, value in (
+            ("queue_depth", "Frames in the queue", self._status.queue_depth),
+            ("queue_capacity", "Frames that fit into the queue", self._status.queue_capacity),
+            ("history_records", "Records of the history", self._status.head),
+            ("events_pending", "Events that were accepted and are not committed yet", self._figures.pending),
+            ("subscribers", "Streams of events that somebody watches", self._figures.subscribers),
+        ):
+            yield GaugeMetricFamily(f"phase_supervisor_{figure}", text, value=value)
+        yield CounterMetricFamily(
+            "phase_supervisor_commits_failed", "Commits that failed and were tried again", self._figures.failed_commits
+        )
+        yield self._latency()
+
+    def _latency(self) -> Metric:
+        bounds = sorted(self._figures.latency)
+        counts = list(accumulate(self._figures.latency[bound] for bound in bounds))
+        buckets = [(f"{bound:g}", float(count)) for bound, count in zip(bounds, counts, strict=True)]
+        if not buckets or bounds[-1] != float("inf"):
+            buckets.append(("+Inf", float(counts[-1]) if counts else 0.0))
+        else:
+            buckets[-1] = ("+Inf", buckets[-1][1])
+        return HistogramMetricFamily(
+            "phase_supervisor_commit_latency_seconds",
+            "From a row's newest event to its commit",
+            buckets=buckets,
+            sum_value=None,
+        )
+
+
+def exposition(status: CrewStatus, figures: Figures) -> bytes:
+    """The whole page."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Snapshot(status, figures))
+    return generate_latest(registry)

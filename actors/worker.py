@@ -195,7 +195,10 @@ class Channel:
             task, pct, step = self._doing
             lag = max(0.0, self._loop.time() - due)
             mode = self.emitter.mode
-            self.report(control.Beat(lag=lag, task=task, pct=pct, step=step, mode=mode, beats=self._signs))
+            counts = self.emitter.statistics().counts()
+            self.report(
+                control.Beat(lag=lag, task=task, pct=pct, step=step, mode=mode, beats=self._signs, events=counts)
+            )
             due = self._loop.time() + every
             await asyncio.sleep(every)
 

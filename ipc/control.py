@@ -134,7 +134,10 @@ class Finished(Up, frozen=True, kw_only=True):
 
 
 class Beat(Up, frozen=True, kw_only=True):
-    """From the worker's own event loop: its lag in seconds, the task in hand, how far that is (0–100), and the mode."""
+    """From the worker's own event loop: its lag in seconds, the task in hand, how far that is (0–100), and the mode.
+
+    `events` are counts of the worker's emitter since its start (see `ipc.emitter.EmitterStatistics.counts`).
+    """
 
     lag: float
     task: str = ""
@@ -142,6 +145,7 @@ class Beat(Up, frozen=True, kw_only=True):
     step: str = ""
     mode: str = ""
     beats: int = 0
+    events: Mapping[str, int] = {}
 
 
 class Pulse(Up, frozen=True, kw_only=True):

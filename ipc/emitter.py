@@ -81,6 +81,18 @@ class EmitterStatistics:
     waiting: int
     spool_bytes: int
 
+    def counts(self) -> dict[str, int]:
+        """What the supervisor cannot see for itself. `sent` are the events given, however often they travelled."""
+        return {
+            "sent": self.given,
+            "resent": self.resent,
+            "coalesced": self.coalesced,
+            "dropped": self.dropped,
+            "withheld": self.refused,
+            "fallbacks": self.fallbacks,
+            "returns": self.returns,
+        }
+
 
 class Emitter:
     """See the module. Make one with `from_env` or `for_worker`; thread-safe."""

@@ -452,6 +452,7 @@ class QueueServer:
         self.address = ""
         self.key = ""
         self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
         self._folder: Path | None = None
         self.incarnation = 0
 
@@ -467,11 +468,26 @@ class QueueServer:
             raise
         nobody: Any = None
         server.create(nobody, "queue")  # pinned: a last client that leaves must not take it along
-        threading.Thread(target=server.accept_for_ever, name="ipc-queue", daemon=True).start()
+        self._thread = threading.Thread(target=server.accept_for_ever, name="ipc-queue", daemon=True)
+        self._thread.start()
         self._server = server
         self.address = address
         self.key = base64.b64encode(secret).decode("ascii")
         self.incarnation += 1
+
+    def is_listening(self) -> bool:
+        """Whether clients could still come, as far as a look without a call tells."""
+        if self._server is None or self._thread is None or not self._thread.is_alive():
+            return False
+        return sys.platform == "win32" or Path(self.address).is_socket()
+
+    def answers(self) -> bool:
+        """Whether a client gets an answer; takes up to some seconds, so never on an event loop."""
+        try:
+            with RemoteQueue(self.address, base64.b64decode(self.key)):
+                return True
+        except QueueBrokenError:
+            return False
 
     def restart(self) -> None:
         """Leave the old address and listen at a new one."""

@@ -1,8 +1,9 @@
 """The receiving side where there is no journal: events of tools, once each, whichever way they came.
 
 Pure. A tool's emitter makes up its own identity; the first nonce seen for it is the one that counts. Taking an event
-here is all the durability there is, so what was accepted is acknowledged at once. Lines without an identity are
-accepted as the reader's own until the first signed one.
+here is all the durability there is, so what was accepted is acknowledged at once. Nobody acknowledges a tool's lines,
+so nobody sends one again: a line behind a gap is accepted, and the gap counted. Lines without an identity are accepted
+as the reader's own until the first signed one.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class Received:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverStatistics:
-    """What came that was not new, or not right."""
+    """What came that was not new, or not right; `lost` counts places before which a line is missing for good."""
 
     accepted: int
+    lost: int
     duplicates: int
     late: int
     missed: int
@@ -54,7 +56,7 @@ class Receiver:
     def __init__(self) -> None:
         self._emitters: dict[tuple[str, int], _Emitter] = {}
         self._signed = False
-        self._accepted = self._duplicates = self._late = 0
+        self._accepted = self._duplicates = self._late = self._lost = 0
         self._damaged = self._unsigned = self._refused = 0
 
     def frame(self, data: bytes, *, room: int | None = None) -> Received:
@@ -85,7 +87,8 @@ class Receiver:
             known = self._known(found.worker, found.epoch, found.nonce)
             if known is None:
                 return []
-            judgement = judge_frame(known.marks, [found.meta])
+            judgement = judge_frame(known.marks, [found.meta], salvage=True)
+            self._lost += len(judgement.lost)
             self._take(known, judgement.marks, len(judgement.accepted), judgement.duplicates, judgement.late)
             return [found.event] if judgement.accepted else []
         return None
@@ -93,6 +96,7 @@ class Receiver:
     def statistics(self) -> ReceiverStatistics:
         return ReceiverStatistics(
             accepted=self._accepted,
+            lost=self._lost,
             duplicates=self._duplicates,
             late=self._late,
             missed=sum(e.marks.missed for e in self._emitters.values()),

@@ -99,6 +99,14 @@ class IpcConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JournalConfig:
+    """How much of the event journal is kept: `max_mb` megabytes, `keep_days` days; 0: no limit."""
+
+    max_mb: int = 1024
+    keep_days: float = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestartConfig:
     """When a worker that died is started again. Times in seconds; `deaths` on one task quarantine it."""
 
@@ -160,6 +168,7 @@ class Config:
 
     project: ProjectConfig = ProjectConfig()
     ipc: IpcConfig = IpcConfig()
+    journal: JournalConfig = JournalConfig()
     restart: RestartConfig = RestartConfig()
     liveness: LivenessConfig = LivenessConfig()
     log: LogConfig = LogConfig()
@@ -267,6 +276,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "hang": number(above=0.0),
     },
     "ipc": {"rollout": number(0.0, 1.0), "fallback": one_of("auto", "never")},
+    "journal": {"max_mb": whole(0, 1 << 20), "keep_days": number()},
     "restart": {
         "strategy": one_of("one_for_one", "one_for_all", "rest_for_one"),
         "restarts": whole(0, 1000),
@@ -328,6 +338,7 @@ class _Reader:
                 self.wrong((key,), f"is not known here{_meant(key, (*SECTIONS, 'phases'))}")
         project = self.section(document, ("project",), SECTIONS["project"])
         ipc = self.section(document, ("ipc",), SECTIONS["ipc"])
+        journal = self.section(document, ("journal",), SECTIONS["journal"])
         restart = self.section(document, ("restart",), SECTIONS["restart"])
         liveness = self.section(document, ("liveness",), SECTIONS["liveness"])
         log = self.section(document, ("log",), SECTIONS["log"])
@@ -339,6 +350,7 @@ class _Reader:
         return Config(
             project=ProjectConfig(**project),
             ipc=IpcConfig(**ipc),
+            journal=JournalConfig(**journal),
             restart=RestartConfig(**restart),
             liveness=LivenessConfig(**liveness),
             log=LogConfig(**log),

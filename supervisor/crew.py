@@ -318,6 +318,12 @@ class Crew:
         if seat is not None and seat.child is not None and seat.epoch == epoch:
             seat.child.send(ack)
 
+    def redirect(self, address: str, key: str) -> None:
+        """Tell all workers that the queue is served at a new address."""
+        for seat in self.seats.values():
+            if seat.child is not None:
+                seat.child.send(control.Redirect(address=address, key=key))
+
     # -- what workers say
 
     def _tell(self, fact: Fact) -> None:
@@ -334,6 +340,11 @@ class Crew:
                 self.plane.record("log_entry", phase=seat.key, step="ready", detail=f"epoch {seat.epoch}")
                 if seat.paused:
                     letter.child.send(control.Hold(paused=True))
+                address, key = self.plane.endpoint()
+                if letter.child.assignment is not None and letter.child.assignment.address != address:
+                    letter.child.send(control.Redirect(address=address, key=key))  # it moved while this one started
+            case control.Beat(events=counts):
+                self.plane.heed(seat.key, seat.epoch, counts)
             case control.Idle(head=head):
                 if head < self._head:
                     self._ring(seat)

@@ -32,7 +32,7 @@ from .documents import Documents, unapproved
 from .epochs import EpochCounter
 from .exits import Exit, UserError
 from .options import RunOptions
-from .plane import EventPlane
+from .plane import EventPlane, Retention
 from .standby import Standby
 from .status import CrewStatus, Summary, save_status, summarise
 from .workspace import Workspace, find, supervising
@@ -73,8 +73,17 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
         for crew in crews:
             crew.acknowledge(worker, epoch, ack)
 
+    def redirect(address: str, key: str) -> None:
+        for crew in crews:
+            crew.redirect(address, key)
+
     async with event_plane.opened(
-        journal=workspace.journal, spools=workspace.spools, send_ack=send_ack, capacity=CAPACITY
+        journal=workspace.journal,
+        spools=workspace.spools,
+        send_ack=send_ack,
+        capacity=CAPACITY,
+        redirect=redirect,
+        retention=_retention(config),
     ) as plane:
         start = plane.here()
         for identity in left:
@@ -144,6 +153,11 @@ def _plan(options: RunOptions, config: Config, plane: EventPlane, *, run: str) -
         mode, reason = IPC_MODE_STDOUT, "the queue cannot be served here"
     plane.record("log_entry", step="mode", detail=f"{mode}: {reason}", summary={"mode": mode, "reason": reason})
     return Plan(until_idle=options.until_idle, mode=mode, mode_reason=reason, run=run)
+
+
+def _retention(config: Config) -> Retention:
+    most, days = config.journal.max_mb * 1024 * 1024, config.journal.keep_days * 86400
+    return Retention(most_bytes=most or None, most_age=days or None)
 
 
 def _maker(plane: EventPlane, marks: Mapping[str, str]) -> Callable[[Callable[[Fact], None]], Child]:

@@ -55,6 +55,13 @@ CREATE TABLE epochs (
   stored INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (worker, epoch)
 ) WITHOUT ROWID;
 """
+# Which finish events of open epochs retention has removed; an older program does without it.
+_FINISHED = """
+CREATE TABLE IF NOT EXISTS finished (
+  worker TEXT NOT NULL, epoch INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (worker, epoch, key)
+) WITHOUT ROWID
+"""
+_FINISH_TYPE = "phase_complete"  # what an event about a finish record is, for retention
 
 
 _ENTRIES = "SELECT worker, epoch, pid, created, closed IS NOT NULL, critical, seq, missed, stored FROM epochs"
@@ -472,7 +479,10 @@ class Journal:
         return self.reader.read(after, limit, phase, type)
 
     def retain(self, *, most_bytes: int | None = None, most_age: float | None = None) -> Future[int]:
-        """Remove the oldest frames beyond a size or an age in seconds; how many events went. The table stays."""
+        """Remove the oldest frames beyond a size or an age in seconds; how many events went.
+
+        What the table says about epochs, and what is known of the finish events of open ones, stays.
+        """
         return self._do(lambda: self._retain(most_bytes, most_age))
 
     def fail_next(self, error: Exception, *, times: int = 1, stored: bool = False) -> None:
@@ -568,6 +578,7 @@ class Journal:
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", first.items())
             self._db.execute(f"PRAGMA user_version = {FORMAT}")
             self._db.execute("COMMIT")
+        self._db.execute(_FINISHED)
         meta = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
         if meta["boot"] != self._boot_id and not meta["clean"]:
             # The last seconds may be gone: a cursor that was shown could come to mean another event.
@@ -704,11 +715,13 @@ class Journal:
             " ON CONFLICT DO UPDATE SET closed = excluded.closed, missed = excluded.missed",
             (row.worker, row.epoch, self._now(), self._now(), row.missed),
         )
+        self._db.execute("DELETE FROM finished WHERE worker = ? AND epoch = ?", (row.worker, row.epoch))
 
     def _finishes(self, row: ClosedRow) -> set[tuple[str, ...]]:
-        """Which finish events of this epoch the journal has."""
+        """Which finish events of this epoch the journal has, or had before retention."""
         types = {finish.event.type for finish in row.finishes}
-        found: set[tuple[str, ...]] = set()
+        gone = self._db.execute("SELECT key FROM finished WHERE worker = ? AND epoch = ?", (row.worker, row.epoch))
+        found: set[tuple[str, ...]] = {tuple(msgspec.msgpack.decode(key)) for (key,) in gone}
         for type_ in types:
             rows = self._db.execute(
                 "SELECT DISTINCT f.blob FROM tags t JOIN frames f ON f.first_cursor = t.first_cursor"
@@ -737,29 +750,46 @@ class Journal:
             ).fetchone()
             if last is None:
                 break
-            gone = self._remove("first_cursor <= ?", last[0])
-            if not gone:
-                break  # the rest is of open epochs
-            removed += gone
+            removed += self._remove("first_cursor <= ?", last[0])
         self._db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
         return removed
 
     def _remove(self, condition: str, value: float) -> int:
-        """Remove the oldest frames for which this holds, but no hole among them, and none of an open epoch."""
-        joined = "SELECT min(f.first_cursor) FROM frames f JOIN epochs e ON e.worker = f.worker AND e.epoch = f.epoch"
-        kept = " ".join((joined, "WHERE NOT", f"({condition})", "OR (e.closed IS NULL AND e.worker <> ?)"))
-        open_ = self._db.execute(kept, (value, SUPERVISOR)).fetchone()[0]
-        bound = open_ if open_ is not None else self._next
+        """Remove the oldest frames for which this holds, but no hole among them."""
+        kept = " ".join(("SELECT min(first_cursor) FROM frames WHERE NOT", f"({condition})"))
+        first = self._db.execute(kept, (value,)).fetchone()[0]
+        bound = first if first is not None else self._next
         removed = self._db.execute(
             "SELECT coalesce(sum(n), 0) FROM frames WHERE first_cursor < ?", (bound,)
         ).fetchone()[0]
         if removed:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("DELETE FROM tags WHERE first_cursor < ?", (bound,))
-            self._db.execute("DELETE FROM frames WHERE first_cursor < ?", (bound,))
-            self._set_meta(removed=bound - 1)
-            self._db.execute("COMMIT")
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._keep_finishes(bound)
+                self._db.execute("DELETE FROM tags WHERE first_cursor < ?", (bound,))
+                self._db.execute("DELETE FROM frames WHERE first_cursor < ?", (bound,))
+                self._set_meta(removed=bound - 1)
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # there may be no transaction any more
+                    self._db.execute("ROLLBACK")
+                raise
         return int(removed)
+
+    def _keep_finishes(self, bound: int) -> None:
+        """Remember which finish events go of epochs still open, so that their closing does not add them again."""
+        rows = self._db.execute(
+            "SELECT DISTINCT f.first_cursor, f.worker, f.epoch, f.blob FROM tags t"
+            " JOIN frames f ON f.first_cursor = t.first_cursor"
+            " JOIN epochs e ON e.worker = f.worker AND e.epoch = f.epoch"
+            " WHERE t.type = ? AND t.first_cursor < ? AND e.closed IS NULL AND e.worker <> ?",
+            (_FINISH_TYPE, bound, SUPERVISOR),
+        ).fetchall()
+        for _, worker, epoch, blob in rows:
+            with suppress(FrameError):  # it is no finish event then
+                keys = {_finish_key(f[0], f[5]) for f in decode_fields(blob) if f[0] == _FINISH_TYPE}
+                found = [(worker, epoch, msgspec.msgpack.encode(key)) for key in keys]
+                self._db.executemany("INSERT OR IGNORE INTO finished VALUES (?, ?, ?)", found)
 
     def _bytes(self) -> int:
         pages, free, size = (

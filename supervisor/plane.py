@@ -5,10 +5,12 @@ Opening and closing epochs, records of the supervisor's own, figures for the sta
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,22 @@ from ipc.events import ProgressEvent
 from ipc.process import Identity
 
 from .hub import Hub, Subscription
-from .journal import SUPERVISOR, Cursor, Journal
-from .pump import Pump
+from .journal import SUPERVISOR, Cursor, Journal, JournalError
+from .pump import Pump, PumpStatistics
 
 MODES = ("queue", "stdout")
+RETAIN_EVERY = 600.0  # seconds
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How much of the journal is kept: at most so many bytes, nothing older than so many seconds; None: no limit."""
+
+    most_bytes: int | None = None
+    most_age: float | None = None
+    every: float = RETAIN_EVERY
 
 
 class EventPlane:
@@ -105,8 +117,17 @@ class EventPlane:
     def counters(self) -> dict[str, int]:
         """What became of events, over all workers, since the start of this supervisor."""
         statistics = self.pump.statistics()
-        names = ("stored", "missed", "duplicates", "late", "gaps", "lost", "refused", "unsigned", "damaged")
+        names = ["stored", "missed", "duplicates", "late", "gaps", "lost", "refused", "unsigned", "damaged"]
+        names += ("sent", "resent", "coalesced", "dropped", "withheld", "fallbacks", "returns", "bytes")
         return {name: sum(getattr(counts, name) for counts in statistics.workers.values()) for name in names}
+
+    def statistics(self) -> PumpStatistics:
+        """All that is counted, for each worker too, and the latencies."""
+        return self.pump.statistics()
+
+    def heed(self, worker: str, epoch: int, counts: Mapping[str, int]) -> None:
+        """What a worker's emitter counts itself, from its beats."""
+        self.pump.heed(worker, epoch, counts)
 
     def here(self) -> Cursor:
         """The journal's present end."""
@@ -123,9 +144,18 @@ class EventPlane:
 
 @asynccontextmanager
 async def opened(
-    *, journal: Path, spools: Path, send_ack: Callable[[str, int, Ack], None], capacity: int
+    *,
+    journal: Path,
+    spools: Path,
+    send_ack: Callable[[str, int, Ack], None],
+    capacity: int,
+    redirect: Callable[[str, str], None] | None = None,
+    retention: Retention | None = None,
 ) -> AsyncIterator[EventPlane]:
-    """Open the journal and run the pump; both are closed on every path, the hub's streams end after the last event."""
+    """Open the journal and run the pump; both are closed on every path, the hub's streams end after the last event.
+
+    `redirect` is told address and key when a broken queue is served again.
+    """
     texts: list[str] = []
     book = Journal.open(journal, alarm=texts.append)
     try:
@@ -137,16 +167,48 @@ async def opened(
                 plane.record("phase_error", step=what, detail=text)
 
         async with Pump(
-            journal=book, hub=hub, spools=spools, send_ack=send_ack, alarm=alarm, capacity=capacity
+            journal=book,
+            hub=hub,
+            spools=spools,
+            send_ack=send_ack,
+            alarm=alarm,
+            redirect=redirect,
+            capacity=capacity,
         ) as pump:
             plane = EventPlane(pump, book)
             planes.append(plane)
             for text in texts:
                 plane.record("phase_error", step="journal", detail=text)
-            yield plane
+            async with _retaining(book, retention or Retention()):
+                yield plane
         hub.close()
     finally:
         book.close()
+
+
+@asynccontextmanager
+async def _retaining(journal: Journal, retention: Retention) -> AsyncIterator[None]:
+    """Keep the journal within its limits, now and again for as long as this block runs."""
+    task = asyncio.create_task(_retain_for_ever(journal, retention), name="retention")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _retain_for_ever(journal: Journal, retention: Retention) -> None:
+    if retention.most_bytes is None and retention.most_age is None:
+        return
+    while True:
+        try:
+            work = journal.retain(most_bytes=retention.most_bytes, most_age=retention.most_age)
+            if gone := await asyncio.wrap_future(work):
+                log.info("retention removed %d events from the journal", gone)
+        except JournalError as error:
+            log.warning("retention did not work, it is tried again: %s", error)
+        await asyncio.sleep(retention.every)
 
 
 def finish_event(report: Report) -> ProgressEvent:
@@ -167,4 +229,4 @@ def finish_event(report: Report) -> ProgressEvent:
     )
 
 
-__all__ = ["EventPlane", "Subscription", "finish_event", "opened"]
+__all__ = ["EventPlane", "Retention", "Subscription", "finish_event", "opened"]

@@ -45,8 +45,11 @@ _ROWS_AT_ONCE = 512  # in a transaction
 _MARKERS_IN_ROW = 256
 _SALVAGED_AT_ONCE = 256  # records judged before the loop gets its turn
 _RETRY = (0.1, 5.0)  # seconds before a failed commit is tried again: first, longest
+_LOOK_EVERY = 1.0  # seconds between looks at the queue's listener
+_CALL_EVERY = 15  # looks, of which one is a call as a client makes it
 _HOLDER_GRACE = 2.0  # seconds that a live worker of a former supervisor gets to exit by itself
 _LATENCIES = tuple(0.0001 * 2**i for i in range(16))  # seconds; upper bounds of the histogram
+_EMITTERS_COUNTS = ("sent", "resent", "coalesced", "dropped", "withheld", "fallbacks", "returns")
 _log = logging.getLogger("supervisor.pump")
 
 Key = tuple[str, int]
@@ -54,7 +57,10 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerCounts:
-    """What became of one worker's events, over all its epochs since the start of this supervisor."""
+    """What became of one worker's events, over all its epochs since the start of this supervisor.
+
+    From `sent` (events given) to `returns` it is what its emitters said last; `waiting` are frames in the queue now.
+    """
 
     stored: int = 0
     missed: int = 0
@@ -66,13 +72,26 @@ class WorkerCounts:
     unsigned: int = 0
     damaged: int = 0
     bytes: int = 0
+    sent: int = 0
+    resent: int = 0
+    coalesced: int = 0
+    dropped: int = 0
+    withheld: int = 0
+    fallbacks: int = 0
+    returns: int = 0
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PumpStatistics:
-    """A moment's counts; `latency` counts rows by upper bounds in seconds, from their newest event to the commit."""
+    """A moment's counts; `latency` counts rows by upper bounds in seconds, from their newest event to the commit.
+
+    `latencies` is the same for each worker; `served_again` how often a broken queue got a new address.
+    """
 
     workers: Mapping[str, WorkerCounts]
+    latencies: Mapping[str, Mapping[float, int]]
+    served_again: int
     depth: int
     capacity: int
     pending: int
@@ -130,6 +149,8 @@ class Pump:
         spools: Path,
         send_ack: Callable[[str, int, Ack], None] | None = None,
         alarm: Callable[[str, str], None] | None = None,
+        redirect: Callable[[str, str], None] | None = None,
+        look_every: float = _LOOK_EVERY,
         capacity: int = 1000,
         lock_grace: float = _HOLDER_GRACE,
     ) -> None:
@@ -140,6 +161,10 @@ class Pump:
         self._spools = spools
         self._send_ack = send_ack
         self._alarm = alarm
+        self._redirect = redirect
+        self._look_every = look_every
+        self._served_again = 0
+        self._keeper: asyncio.Task[None] | None = None
         self._lock_grace = lock_grace
         self._sequencer = Sequencer()
         self._known: dict[Key, _Known] = {}
@@ -148,7 +173,8 @@ class Pump:
         self._committing: list[Pending] = []
         self._own_seq = 0
         self._counts: dict[str, Counter[str]] = {}
-        self._latency = [0] * (len(_LATENCIES) + 1)
+        self._told_by: dict[Key, Counter[str]] = {}  # what emitters of open epochs said last
+        self._latencies: dict[str, list[int]] = {}
         self._failed_commits = 0
         self._resets = 0
         self._damaged_frames = 0
@@ -187,11 +213,44 @@ class Pump:
             self._raise_alarm("pump", f"the event pump has failed, nothing is journaled any more: {error!r}")
 
     def serve(self) -> None:
-        """Serve the queue, at a new address each time; OSError when that is impossible here."""
+        """Serve the queue, at a new address each time; OSError when that is impossible here.
+
+        From then on a listener that broke is replaced, and whoever has the old address is told through `redirect`.
+        """
         self.server.restart()
+        if self._keeper is None:
+            self._keeper = self._loop.create_task(self._keep_serving(), name="queue-keeper")
+
+    async def _keep_serving(self) -> None:
+        looks = silent = 0
+        while True:
+            await asyncio.sleep(self._look_every)
+            looks += 1
+            well = self.server.is_listening()
+            if well and (silent or not looks % _CALL_EVERY):
+                # Twice, since our own process may have been stopped while it asked.
+                silent = 0 if await asyncio.to_thread(self.server.answers) else silent + 1
+                well = silent < 2
+            if well:
+                continue
+            silent = 0
+            try:
+                self.server.restart()
+            except OSError as error:
+                self._raise_alarm("queue", f"the queue broke and cannot be served again: {error}; trying on")
+                continue
+            self._served_again += 1
+            self._raise_alarm("queue", "the queue's listener broke: it is served again, at a new address")
+            if self._redirect is not None:
+                self._redirect(self.server.address, self.server.key)
 
     async def aclose(self) -> None:
         """Stop serving, commit what was accepted, stop. What was not accepted lies in the spools."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeper
+            self._keeper = None
         self.server.close()
         self._stopping = True
         self._work.set()
@@ -249,6 +308,7 @@ class Pump:
             self._sequencer.close(worker, epoch)
             self._sequencer.forget(worker, epoch)
             folder = self._known.pop(key).folder
+            self._count(worker).update(self._told_by.pop(key, Counter()))
             if sys.platform == "win32" and lock is not None:
                 lock.release()  # an open file could not be removed there
             await asyncio.to_thread(_remove_folder, folder, damaged)
@@ -444,16 +504,33 @@ class Pump:
             return False
         return all(known.durable >= read_last(known.folder) for known in self._known.values())
 
+    def heed(self, worker: str, epoch: int, counts: Mapping[str, int]) -> None:
+        """What an emitter counts itself (`EmitterStatistics.counts`); a later report replaces an earlier one."""
+        if (worker, epoch) in self._known:
+            self._told_by[worker, epoch] = Counter({name: counts.get(name, 0) for name in _EMITTERS_COUNTS})
+
+    def _worker_counts(self, worker: str) -> WorkerCounts:
+        counts = Counter(self._counts.get(worker, {}))
+        for (name, epoch), told in self._told_by.items():
+            if name == worker:
+                counts.update(told)
+                counts["waiting"] += self.queue.offered(worker, epoch)
+        return WorkerCounts(**counts)
+
     def statistics(self) -> PumpStatistics:
+        bounds = (*_LATENCIES, float("inf"))
+        names = {*self._counts, *(worker for worker, _ in self._told_by)}
         return PumpStatistics(
-            workers={worker: WorkerCounts(**counts) for worker, counts in self._counts.items()},
+            workers={worker: self._worker_counts(worker) for worker in sorted(names)},
+            latencies={name: dict(zip(bounds, found, strict=True)) for name, found in self._latencies.items()},
+            served_again=self._served_again,
             depth=self.queue.offered(),
             capacity=self.queue.maxsize,
             pending=len(self._pending) + len(self._committing),
             held=self._sequencer.holding(),
             failed_commits=self._failed_commits,
             damaged_frames=self._damaged_frames,
-            latency=dict(zip((*_LATENCIES, float("inf")), self._latency, strict=True)),
+            latency={bound: sum(found[n] for found in self._latencies.values()) for n, bound in enumerate(bounds)},
         )
 
     def _wake_from_thread(self) -> None:
@@ -603,7 +680,8 @@ class Pump:
             key = (row.worker, row.epoch)
             self._count(row.worker)["stored"] += len(row.seqs)
             if row.transport != SPOOL:
-                self._latency[bisect_left(_LATENCIES, time.time() - _newest(row.blob))] += 1
+                found = self._latencies.setdefault(row.worker, [0] * (len(_LATENCIES) + 1))
+                found[bisect_left(_LATENCIES, time.time() - _newest(row.blob))] += 1
             known = self._known.get(key)
             if known is not None and row.marks is not None:
                 known.durable = row.marks.seq

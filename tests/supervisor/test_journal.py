@@ -208,8 +208,8 @@ def test_a_damaged_row_harms_no_other(path: Path) -> None:
         assert [(e.n, e.type) for e in journal.read()] == [(1, "damaged"), (2, "damaged"), (3, "finding")]
 
 
-def test_retention_keeps_open_epochs_and_the_table(path: Path) -> None:
-    """By age and by size the oldest frames go, never those of an open epoch, and the marks stay."""
+def test_retention_keeps_the_table(path: Path) -> None:
+    """By age and by size the oldest frames go, of open epochs too, and the marks stay."""
     now = [100.0]
     with Journal.open(path, now=lambda: now[0]) as journal:
         journal.commit([frame([1, 2])]).result()
@@ -222,15 +222,29 @@ def test_retention_keeps_open_epochs_and_the_table(path: Path) -> None:
         with pytest.raises(CursorGoneError, match="retention"):
             journal.read(first)
         assert journal.read(Cursor(first.store, 2))[0].n == 3
-        assert journal.retain(most_age=-1).result() == 0
-        assert journal.retain(most_bytes=1).result() == 0
-        assert {(e.epoch, e.marks.seq) for e in journal.reader.epochs()} == {(1, 2), (2, 1)}
-        journal.commit([ClosedRow(worker="qa", epoch=2, missed=0)]).result()
         assert journal.retain(most_bytes=1).result() == 0  # 64 frames and fewer are always kept
+        assert {(e.epoch, e.marks.seq) for e in journal.reader.epochs()} == {(1, 2), (2, 1)}
         assert journal.retain(most_age=-1).result() == 1
         assert journal.reader.head().n == 3
         journal.commit([frame([1], epoch=3)]).result()
         assert journal.read()[0].n == 4
+
+
+def test_a_finish_event_that_retention_removed_is_not_added_again(path: Path) -> None:
+    """Closing an epoch whose finish events are too old to be kept adds only those that never came."""
+    told, lost = (
+        ProgressEvent("phase_complete", "qa", summary={"message": name, "round": 1, "attempt": 1}) for name in "ab"
+    )
+    stored = FrameRow(
+        worker="qa", epoch=1, transport="queue", seqs=[1], tags=[("qa", "phase_complete")],
+        blob=join([fields_of(told)]), marks=Marks(1, 1),
+    )  # fmt: skip
+    with Journal.open(path) as journal:
+        journal.commit([OpenedRow(worker="qa", epoch=1, pid=None, created=None), stored]).result()
+        assert journal.retain(most_age=-1).result() == 1
+        finishes = [OwnRow(seq=n, event=event) for n, event in enumerate((told, lost), 1)]
+        journal.commit([ClosedRow(worker="qa", epoch=1, missed=0, finishes=finishes)]).result()
+        assert [e.summary["message"] for e in journal.read()] == ["b"]
 
 
 def test_others_read_while_it_is_written(path: Path) -> None:

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -102,6 +105,21 @@ class Shop:
         finally:
             end(process)
 
+    def watch(self, *arguments: str) -> Run:
+        """Start a run until idle whose events are seen as they come; in a session of its own, as in a terminal."""
+        with (self.root.parent / f"{self.root.name}.err").open("a") as err:
+            process = subprocess.Popen(
+                self.command("run", "--until-idle", "--json", *arguments),
+                cwd=self.root,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                text=True,
+                start_new_session=True,
+            )
+        return Run(self, process)
+
     @property
     def output(self) -> str:
         return (self.root.parent / f"{self.root.name}.out").read_text()
@@ -120,6 +138,22 @@ class Shop:
                 found += [item for item in items if item.get("kind") == kind]
         return found
 
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """The history's records of that kind, in order."""
+        found = []
+        for segment in sorted((self.root / "crew" / ".history").glob("*.jsonl")):
+            lines = segment.read_text(encoding="utf-8").splitlines(keepends=True)
+            found += [json.loads(line) for line in lines if line.endswith("\n")]  # the last may just be written
+        return [record for record in found if record["kind"] == kind]
+
+    def files(self) -> dict[str, bytes]:
+        """The user's files, without what is ours."""
+        return {
+            path.relative_to(self.root).as_posix(): path.read_bytes()
+            for path in sorted(self.root.rglob("*"))
+            if path.is_file() and not {"crew", ".supervisor", "__pycache__"} & set(path.relative_to(self.root).parts)
+        }
+
     def workers(self) -> list[psutil.Process]:
         """Every process of this workspace's crew, found by its command and its assignment's folder."""
         found = []
@@ -132,6 +166,145 @@ class Shop:
                 except psutil.Error:
                     continue
         return found
+
+
+class Run:
+    """A run under way: its events so far, and a way to wait for the one that matters."""
+
+    def __init__(self, shop: Shop, process: subprocess.Popen[str]) -> None:
+        self.shop = shop
+        self.process = process
+        self.events: list[dict[str, Any]] = []
+        self.garbage: list[str] = []
+        self._arrived = threading.Condition()
+        self._is_over = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        end(self.process)
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._arrived:
+                try:
+                    self.events.append(json.loads(line))
+                except ValueError:
+                    self.garbage.append(line)
+                self._arrived.notify_all()
+        with self._arrived:
+            self._is_over = True
+            self._arrived.notify_all()
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool], *, after: int = 0) -> dict[str, Any]:
+        """The first event from number `after` on that is wanted; waits for it."""
+        deadline = time.monotonic() + LIMIT
+        with self._arrived:
+            while True:
+                for event in self.events[after:]:
+                    if wanted(event):
+                        return event
+                after = len(self.events)
+                assert not self._is_over, ("the run ended before it happened", self.told())
+                assert self._arrived.wait(deadline - time.monotonic()), ("it did not happen", self.told())
+
+    def wait(self) -> int:
+        """Let the run end; its exit code."""
+        code = self.process.wait(LIMIT)
+        self._reader.join(LIMIT)
+        assert self.garbage == []
+        return code
+
+    def pid(self, phase: str) -> int:
+        """The present worker of that phase."""
+        with self._arrived:
+            spawned = [e["summary"]["pid"] for e in self.events if e["step"] == "spawn" and e["phase"] == phase]
+        return int(spawned[-1])
+
+    def kill(self, phase: str) -> int:
+        """SIGKILL the present worker of that phase; its pid."""
+        pid = self.pid(phase)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def told(self) -> str:
+        """The last events, for a failing test."""
+        lines = [f"{e['phase']} {e['type']} {e['step']} {e['detail'][:300]}" for e in self.events[-40:]]
+        errors = self.shop.root.parent / f"{self.shop.root.name}.err"
+        return "\n".join([*lines, errors.read_text()[-4000:]])
+
+
+class Gates:
+    """Holds a phase's test run where it begins, so that a test knows what that phase is doing."""
+
+    CONFTEST = """
+        import os
+        import subprocess
+        import sys
+        import time
+        from pathlib import Path
+
+        PARTS = Path(__file__).parts
+        PHASE = PARTS[PARTS.index("trees") + 1] if "trees" in PARTS else "user"
+        GATE = Path({folder!r}) / f"close-{{PHASE}}"
+        INSIDE = Path({folder!r}) / f"in-{{PHASE}}"
+
+
+        def pytest_runtestloop(session):
+            if not GATE.exists():
+                return
+            if INSIDE.exists():
+                for pid in INSIDE.read_text().split():
+                    if Path(f"/proc/{{pid}}").exists():
+                        INSIDE.with_name("overlap").write_text(f"{{PHASE}} {{pid}}")
+            quiet = subprocess.DEVNULL
+            command = [sys.executable, "-c", "import time; time.sleep(600)"]
+            stray = subprocess.Popen(command, start_new_session=True, stdin=quiet, stdout=quiet, stderr=quiet)
+            draft = INSIDE.with_suffix(".new")
+            draft.write_text(f"{{os.getpid()}} {{stray.pid}}")
+            draft.replace(INSIDE)
+            while GATE.exists():
+                time.sleep(0.02)
+            stray.kill()
+            stray.wait()
+    """
+
+    def __init__(self, shop: Shop) -> None:
+        self.folder = shop.root.parent / f"{shop.root.name}-gates"
+        self.folder.mkdir()
+        shop.write("tests/conftest.py", self.CONFTEST.format(folder=str(self.folder)))
+
+    def close(self, *phases: str) -> None:
+        for phase in phases:
+            (self.folder / f"close-{phase}").touch()
+
+    def open(self, *phases: str) -> None:
+        for phase in phases:
+            (self.folder / f"close-{phase}").unlink()
+
+    def inside(self, phase: str, *, but: Collection[int] = ()) -> list[int]:
+        """Wait until the phase's tests are at the gate; pids of pytest and of a child that left its session."""
+        deadline = time.monotonic() + LIMIT
+        while time.monotonic() < deadline:
+            with suppress(FileNotFoundError):
+                pids = [int(pid) for pid in (self.folder / f"in-{phase}").read_text().split()]
+                if not set(pids) & set(but):
+                    return pids
+            time.sleep(0.01)
+        raise AssertionError(f"{phase} ran no tests")
+
+    @property
+    def overlap(self) -> str:
+        """Names a process of a dead worker that lived beside its successor's."""
+        found = self.folder / "overlap"
+        return found.read_text() if found.exists() else ""
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -1,0 +1,170 @@
+"""Whole runs in which workers and the supervisor are killed: the end is the same, and everything is there once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import Gates, Run, Shop
+from tests.e2e.test_flows import FEATURE, LINT, OBJECTIVE
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
+
+PHASES = ("planning", "developer", "qa", "debugging")
+AT_ONCE = 4.0  # seconds; two are promised, and a busy machine is given two more
+
+
+def much_to_do(shop: Shop) -> Gates:
+    """A feature to build and a fault to fix: work for all four."""
+    gates = Gates(shop)
+    shop.write("shop/cart.py", LINT.replace('"v" + "ip"', '"vip"'))
+    shop.write("crew/TERTIARY_OBJECTIVES.md", FEATURE)
+    shop.write("crew/PRIMARY_OBJECTIVES.md", OBJECTIVE)
+    return gates
+
+
+def is_at_work(phase: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda event: event["type"] == "phase_start" and event["phase"] == phase
+
+
+def is_idle_again(run: Run, phase: str) -> Callable[[dict[str, Any]], bool]:
+    """The present worker, which has just been killed, has a successor that is ready."""
+    epoch = max(e["summary"]["epoch"] for e in run.events if e["step"] == "spawn" and e["phase"] == phase)
+    return lambda e: e["phase"] == phase and e["step"] == "ready" and e["detail"] != f"epoch {epoch}"
+
+
+def check_once(shop: Shop) -> None:
+    """History and journal agree: each finish has its one event, no event is there twice, no task is left."""
+    shop.say("docs", "verify")
+    events = shop.events()
+    assert set(Counter((e["worker"], e["epoch"], e["seq"]) for e in events).values()) == {1}
+    finishes = Counter((f["data"]["task"], f["data"]["round"], f["data"]["attempt"]) for f in shop.records("finish"))
+    told = Counter(
+        (e["summary"]["message"], e["summary"]["round"], e["summary"]["attempt"])
+        for e in events
+        if e["type"] == "phase_complete"
+    )
+    assert set(finishes.values()) == {1}
+    assert told == finishes
+    starts = Counter(
+        (e["summary"]["message"], e["summary"]["round"], e["summary"]["attempt"])
+        for e in events
+        if e["type"] == "phase_start"
+    )
+    assert set(starts.values()) <= {1}
+
+
+def completed(shop: Shop) -> set[tuple[str, str]]:
+    """What was done: who worked on which thread. Which messages join which depends on who is quicker."""
+    threads = {
+        post["id"]: post["thread"] or post["id"]
+        for kind in ("post", "finish")
+        for record in shop.records(kind)
+        for post in record["data"]["posts"]
+    }
+    return {(f["by"], threads[f["data"]["task"]]) for f in shop.records("finish")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The same work without any death, to compare with."""
+    from tests.e2e.conftest import make_shop
+
+    shop = make_shop(tmp_path_factory.mktemp("undisturbed") / "shop")
+    much_to_do(shop)
+    assert shop.run() == 0, shop.output
+    check_once(shop)
+    return shop
+
+
+def check_same_end(shop: Shop, undisturbed: Shop) -> None:
+    check_once(shop)
+    ours, theirs = shop.files(), undisturbed.files()
+    del ours["tests/conftest.py"], theirs["tests/conftest.py"]  # names the folder of the gates
+    assert ours == theirs
+    assert completed(shop) == completed(undisturbed)
+
+
+def test_workers_killed_at_work(shop: Shop, undisturbed: Shop) -> None:
+    """Each worker killed in the middle of its work: a successor takes it up when all of the old tree is gone."""
+    gates = much_to_do(shop)
+    gates.close("developer", "qa", "debugging")
+    with shop.watch() as run:
+        run.until(is_at_work("planning"))
+        run.kill("planning")
+        for phase in ("qa", "developer", "debugging"):
+            pids = gates.inside(phase)
+            run.kill(phase)
+            again = gates.inside(phase, but=pids)
+            assert not set(pids) & set(psutil.pids())
+            assert set(again) <= set(psutil.pids())
+            gates.open(phase)
+        assert run.wait() == 0, run.told()
+    assert gates.overlap == ""
+    check_same_end(shop, undisturbed)
+
+
+def test_workers_killed_while_idle(shop: Shop, undisturbed: Shop) -> None:
+    """Each worker killed while it had nothing to do comes back, and the run goes on."""
+    gates = much_to_do(shop)
+    gates.close("qa")
+    with shop.watch() as run:
+        gates.inside("qa")
+        run.until(lambda e: e["type"] == "phase_complete" and e["phase"] == "developer")
+        for phase in ("planning", "developer", "debugging"):
+            back = is_idle_again(run, phase)
+            run.kill(phase)
+            run.until(back)
+        gates.open("qa")
+        gates.close("debugging")
+        gates.inside("debugging")
+        back = is_idle_again(run, "qa")
+        run.kill("qa")
+        run.until(back)
+        gates.open("debugging")
+        assert run.wait() == 0, run.told()
+    check_same_end(shop, undisturbed)
+
+
+def test_workers_killed_right_after_the_claim(shop: Shop, undisturbed: Shop) -> None:
+    """A claim whose holder dies before it has done anything is taken up by the successor."""
+    much_to_do(shop)
+    with shop.watch() as run:
+        left = set(PHASES)
+        while left:
+            assert run.process.poll() is None, run.told()
+            for record in shop.records("claim"):
+                if record["by"] in left:
+                    left.remove(record["by"])
+                    run.kill(record["by"])
+            time.sleep(0.001)
+        assert run.wait() == 0, run.told()
+    check_same_end(shop, undisturbed)
+
+
+def test_the_supervisor_killed(shop: Shop, undisturbed: Shop) -> None:
+    """Workers and what they had started are gone at once; the next run resumes and ends as one without the death."""
+    gates = much_to_do(shop)
+    gates.close("qa")
+    with shop.watch() as run:
+        pids = gates.inside("qa")
+        workers = shop.workers()
+        assert len(workers) >= len(PHASES)
+        os.kill(run.process.pid, signal.SIGKILL)
+        _, alive = psutil.wait_procs([*workers, *(psutil.Process(pid) for pid in pids)], timeout=AT_ONCE)
+        assert alive == []
+        assert run.process.wait() == -signal.SIGKILL
+    gates.open("qa")
+    assert shop.run() == 0, shop.output
+    check_once(shop)
+    assert {k: v for k, v in shop.files().items() if k != "tests/conftest.py"} == {
+        k: v for k, v in undisturbed.files().items() if k != "tests/conftest.py"
+    }
+    assert completed(undisturbed) <= completed(shop)  # which has the second run's assessments beside them

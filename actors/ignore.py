@@ -160,12 +160,14 @@ def walk(
     *,
     outer: Sequence[Rules] = (),
     skip: frozenset[bytes] = frozenset(),
+    obey: bool = True,
     problem: Callable[[bytes, str], None],
 ) -> Iterator[Found]:
     """Every file and link below `root` that is somebody's work, folder by folder in no promised order.
 
-    `outer` are rules from outside the folder, weakest first; `skip` are names at the top that are not entered. What
-    cannot be read, is a repository of its own, or is neither file nor link goes to `problem(path, why)`.
+    `outer` are rules from outside the folder, weakest first; `skip` are names at the top that are not entered; without
+    `obey`, the rules of the folder itself are passed over, and only what is never anybody's work stays out. What cannot
+    be read, is a repository of its own, or is neither file nor link goes to `problem(path, why)`.
     """
     pending: list[tuple[bytes, tuple[Rules, ...]]] = [(b"", tuple(outer))]
     while pending:
@@ -182,7 +184,7 @@ def walk(
             continue
         if here and b"pyvenv.cfg" in names:
             continue  # a virtual environment, whatever it is called
-        if b".gitignore" in names:
+        if b".gitignore" in names and obey:
             try:
                 with open(os.path.join(root, here, b".gitignore"), "rb") as file:
                     stack = (*stack, parse(file.read(), base=here))

@@ -226,6 +226,27 @@ class Trees:
         changed = len(_differing(before, scan.entries))
         return Snapshot(commit=commit, files=len(scan.entries), changed=changed, skipped=tuple(scan.problems))
 
+    def ignored(self, folders: Collection[str]) -> tuple[str, ...]:
+        """The user's files below these folders that no snapshot holds, since an ignore rule says so: built, generated.
+
+        Caches, byte code, environments and repositories of their own are not among them.
+        """
+        wanted = tuple(os.fsencode(folder.rstrip("/")) + b"/" for folder in folders)
+        top, problem = os.fsencode(self.workspace), _unseen
+        there = {
+            folder + one.path
+            for folder in wanted
+            for one in walk(os.path.join(top, folder), obey=False, problem=problem)
+        }
+        if not there:
+            return ()
+        taken = {
+            one.path
+            for one in walk(top, outer=self._outer(), skip=self._skip, problem=problem)
+            if one.path.startswith(wanted)
+        }
+        return tuple(sorted(os.fsdecode(path) for path in there - taken - set(self._tracked())))
+
     def deliver(self, base: str, target: str) -> Delivery:
         """Bring the user's files from `base` to `target`, file by file, never over a change of the user's.
 
@@ -804,6 +825,10 @@ class Trees:
         oid = found["file"].id.raw
         folders.sync_file(self.state / "shadow.git" / "objects" / oid.hex()[:2] / oid.hex()[2:], missing_ok=True)
         return (mode, oid)
+
+
+def _unseen(_path: bytes, _why: str) -> None:
+    """What cannot be looked at is named by the snapshot."""
 
 
 def shown(path: bytes) -> str:

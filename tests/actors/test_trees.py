@@ -80,6 +80,22 @@ def test_a_snapshot_holds_the_users_work_and_nothing_else(trees: Trees) -> None:
     assert trees.read(snap.commit, "notes.txt") == b"windows\r\nlines\r\n"
 
 
+def test_generated_files_are_told_from_new_ones_and_caches(trees: Trees, work: Path) -> None:
+    """Ignored are the files that a rule keeps out of snapshots: no new file, no byte code, nothing elsewhere."""
+    write(
+        work,
+        {
+            ".gitignore": "*.log\n/app/_version.py\n/app/built/\n",
+            "app/_version.py": "version = 1\n",
+            "app/built/deep/data.txt": "x",
+            "app/new.py": "",
+            "app/__pycache__/core.cpython-311.pyc": "x",
+        },
+    )
+    assert trees.ignored(["app"]) == ("app/_version.py", "app/built/deep/data.txt")
+    assert trees.ignored(["nowhere"]) == ()
+
+
 def test_an_unchanged_folder_gives_the_same_snapshot(trees: Trees, work: Path) -> None:
     """Two snapshots of the same content are one commit; a change makes a new one upon it."""
     first = trees.snapshot("one").commit

@@ -78,6 +78,11 @@ class Desk:
         files = tuple(only)
         return await run_sync(lambda: trees.commit(tree, note, self.context.phase.capitalize(), only=files))
 
+    async def ignored(self, folders: Iterable[str]) -> tuple[str, ...]:
+        """The user's generated files below these folders, which ignore rules keep out of every tree."""
+        trees = await self.trees()
+        return await run_sync(trees.ignored, tuple(folders))
+
     async def project(self, tree: Path) -> Project:
         """The Python project in that tree, tested with the interpreter of the user's workspace."""
         python = str(self.context.project.get("python", "")) or None

@@ -11,9 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from anyio import CancelScope
+from anyio.to_thread import run_sync
+
 from .checks import LintRun, TestRun, run_ruff, run_tests
 from .desk import Desk
 from .findings import Finding
+from .lent import lend, take_back, where_needed
 from .project import Project
 
 MOST_FILES = 8  # of one rule, before they become one finding
@@ -66,14 +70,20 @@ async def test(desk: Desk, tree: Path, project: Project, *only: str) -> TestRun:
             said.append((percent, total))
             desk.context.say("testing", percent, f"{done} of {total} tests {running}".strip())
 
-    return await run_tests(
-        project,
-        tree=tree,
-        only=chosen,
-        timeout=float(settings.get("test_timeout", 600.0)),
-        hang=float(settings.get("hang", 60.0)),
-        on_progress=progress,
-    )
+    generated = await desk.ignored(where_needed(project))
+    there = await run_sync(lend, tree, desk.context.workspace, generated)
+    try:
+        return await run_tests(
+            project,
+            tree=tree,
+            only=chosen,
+            timeout=float(settings.get("test_timeout", 600.0)),
+            hang=float(settings.get("hang", 60.0)),
+            on_progress=progress,
+        )
+    finally:
+        with CancelScope(shield=True):
+            await run_sync(take_back, tree, there)
 
 
 class KnownRuns:

@@ -1,12 +1,11 @@
 """The history on disk: hash-chained JSON Lines in append-only segments, and the head outside that guards them.
 
 It decides what is a torn line (repaired by the next holder of the lock), what is damage (reported, never repaired) and
-when a record counts as written (after its fsync). What records mean, and who may write, is left to others. `append`,
-`repair` and `save_snapshot` are for the holder of the store's lock; reading needs no lock.
+when a record counts as written (after its fsync). What records mean, and who may write, is left to others. `append` and
+`repair` are for the holder of the store's lock; reading needs no lock.
 
     crew/.history/0000000001.jsonl    records 1 … ; the next segment is named by its first record
-                  snapshot            the state as of some record, so that opening does not start from record 1
-                  snapshot.before     the one before that
+                  archive.db          what they add up to, see `archive`: it can be removed at any time
                   lock                see `lock`
 
 A line is `{"v":1,"n":…,"at":…,"by":…,"epoch":…,"kind":…,"data":{…},"prev":"…","hash":"…"}`; its hash is the
@@ -35,8 +34,6 @@ GENESIS = "0" * 64
 SEGMENT_BYTES = 4 * 1024 * 1024
 MOST_RECORD = 16 * 1024 * 1024
 _TAIL = len(',"hash":""}') + 64  # bytes of a line behind what its hash covers
-SNAPSHOTS = ("snapshot", "snapshot.before")  # the older one serves questions about the recent past
-_SNAPSHOT = b"docs_store snapshot 1\n"
 
 if sys.platform == "darwin":
     import fcntl
@@ -305,51 +302,20 @@ class History:
         if self.record(outside.n).hash != outside.hash:
             raise DamageError(f"its hash is not the one kept in {self.head_file}: another history; {tell}", n=outside.n)
 
-    # --- the snapshot ---
+    # --- places ---
 
-    def save_snapshot(self, state: bytes) -> None:
-        """Under the lock: keep `state` as what the history so far adds up to. Not having one is only slower."""
-        position = self.position
-        about = json.dumps(
-            [position.segment, position.offset, position.head.n, position.head.hash, zlib.crc32(state)]
-        ).encode()
-        temporary = self.folder / "snapshot.tmp"
-        with contextlib.suppress(OSError):
-            with open(temporary, "wb") as file:  # noqa: PTH123  (plain, as everywhere here)
-                file.write(_SNAPSHOT + about + b"\n" + state)
-                file.flush()
-                sync(file.fileno())
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(self.folder / SNAPSHOTS[0], self.folder / SNAPSHOTS[1])  # noqa: PTH105
-            os.replace(temporary, self.folder / SNAPSHOTS[0])  # noqa: PTH105
-
-    def load_snapshot(self, at_most: int | None = None) -> tuple[Position, bytes] | None:
-        """The newest sound snapshot, of `at_most` or before; DamageError if the history is shorter or another."""
-        for name in SNAPSHOTS:
-            found = self._load_snapshot(self.folder / name)
-            if found is not None and (at_most is None or found[0].head.n <= at_most):
-                return found
-        return None
-
-    def _load_snapshot(self, snapshot: Path) -> tuple[Position, bytes] | None:
-        try:
-            whole = snapshot.read_bytes()
-            magic, about, state = whole.split(b"\n", 2)
-            segment, offset, n, hash_, crc = json.loads(about)
-        except (OSError, ValueError):
-            return None
-        if magic + b"\n" != _SNAPSHOT or zlib.crc32(state) != crc:
-            return None
-        position = Position(segment, offset, Head(n, hash_))
-        path = self._segment(segment)
-        if (_size(path) or 0) < offset:
-            raise DamageError("it was there and is not any more: the history was wiped or cut", n=n, file=path)
+    def holds(self, position: Position) -> bool:
+        """Whether the record of that head ends there. DamageError if it was there and is not any more."""
+        path = self._segment(position.segment)
+        head = position.head
+        if (_size(path) or 0) < position.offset:
+            raise DamageError("it was there and is not any more: the history was wiped or cut", n=head.n, file=path)
         with _open_for_reading(path) as file:
-            file.seek(max(0, offset - _TAIL - 1))
+            file.seek(max(0, position.offset - _TAIL - 1))
             end = file.read(_TAIL + 1)
-        if not end.endswith(f'"hash":"{hash_}"}}\n'.encode()):
-            raise DamageError("it is not the record that was written there", n=n, file=path)
-        return position, state
+        if not end.endswith(f'"hash":"{head.hash}"}}\n'.encode()):
+            raise DamageError("it is not the record that was written there", n=head.n, file=path)
+        return True
 
     def _segment(self, first: int) -> Path:
         return self.folder / f"{first:010d}.jsonl"

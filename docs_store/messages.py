@@ -6,10 +6,12 @@ Markdown; `merge` reads a person's edit of such a view. None of them knows a fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, overload
+
+from .queues import Queue, Recent
 
 USER = "user"
 SUPERVISOR = "supervisor"
@@ -59,6 +61,7 @@ SECTIONS: Mapping[Section, str] = {
 MOST_TEXT = 64 * 1024  # bytes of one message's text, in UTF-8
 MOST_SHOWN_OPEN = 50
 MOST_SHOWN_CLOSED = 20
+MOST_RECENT = 64  # ids at hand of what was closed, posted and reported last
 
 
 class Status(StrEnum):
@@ -120,7 +123,9 @@ TRANSITIONS: Mapping[Status, Mapping[Event, Status]] = {
 }
 
 WAITING = frozenset({Status.BLOCKED, Status.QUARANTINED})  # for a person
-UNFINISHED = frozenset({Status.OPEN, Status.CLAIMED, Status.BLOCKED, Status.QUARANTINED})
+AT_WORK = WAITING | {Status.CLAIMED}
+UNFINISHED = AT_WORK | {Status.OPEN}
+_SECTION_RANK: Mapping[str, str] = {section: str(rank) for rank, section in enumerate(SECTIONS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +161,7 @@ class Message:
     re: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     n: int  # the record that posted it
+    order: int = 0  # its place among the messages of that record
     at: str  # UTC, ISO 8601
     status: Status = Status.OPEN
     round: int = 0  # how often it was opened again
@@ -287,18 +293,93 @@ class Question:
 
 
 @dataclass(slots=True)
+class Index:
+    """Which messages are where, so that nobody has to go over all of them. It follows from the messages alone.
+
+    Kept by `replay`: `moved` for each new value of a message, `posted` and `reported` once for each. `closed` has the
+    ticked items of "receiver section", `received` what was posted to a phase, `sent` what "author receiver" posted.
+    """
+
+    unfinished: dict[str, Queue] = field(default_factory=dict)  # receiver → by section, priority, age
+    at_work: dict[str, dict[str, None]] = field(default_factory=dict)  # receiver → ids of tasks held or waiting
+    blockers: dict[str, dict[str, None]] = field(default_factory=dict)  # author → ids of unfinished Blockers
+    closed: dict[str, Recent] = field(default_factory=dict)
+    received: dict[str, Recent] = field(default_factory=dict)
+    sent: dict[str, Recent] = field(default_factory=dict)
+    reports: dict[str, Recent] = field(default_factory=dict)  # phase → keys of `State.finished`
+    completed: dict[str, Recent] = field(default_factory=dict)  # the same, of those with the result done
+
+    def posted(self, message: Message) -> None:
+        self.received.setdefault(message.to, Recent()).add(message.id, MOST_RECENT)
+        if message.by != message.to:
+            self.sent.setdefault(f"{message.by} {message.to}", Recent()).add(message.id, MOST_RECENT)
+
+    def reported(self, report: Report) -> None:
+        key = report_key(report.task, report.round)
+        self.reports.setdefault(report.phase, Recent()).add(key, MOST_RECENT)
+        if report.result == "done":
+            self.completed.setdefault(report.phase, Recent()).add(key, MOST_RECENT)
+
+    def moved(self, before: Message | None, message: Message) -> None:
+        id, to = message.id, message.to  # noqa: A001
+        if before is not None and before.status in UNFINISHED:
+            self.unfinished[to].discard(_rank(before), id)
+        if message.status in UNFINISHED:
+            self.unfinished.setdefault(to, Queue()).add(_rank(message), id)
+        if before is not None and before.status is Status.DONE and message.status is not Status.DONE:
+            self.closed[f"{to} {message.section}"].discard(id)
+        if message.status is Status.DONE and (before is None or before.status is not Status.DONE):
+            self.closed.setdefault(f"{to} {message.section}", Recent()).add(id, MOST_RECENT)
+        _member(self.at_work, to, id, there=message.status in AT_WORK and message.section == "tasks")
+        if message.kind == "Blocker" and message.section == "tasks":
+            _member(self.blockers, message.by, id, there=message.status in UNFINISHED)
+
+    def first_open(self, to: str) -> Iterator[str]:
+        """The oldest open task of each priority, the highest first: nothing else can be next."""
+        queue = self.unfinished.get(to)
+        for priority in range(len(PRIORITIES)) if queue else ():
+            start, end = queue.bounds(f"0{priority}") if queue else (0, 0)
+            for at in range(start, end):
+                rank, _, id = queue.entries[at].partition(" ") if queue else ("", "", "")  # noqa: A001
+                if rank.endswith("o"):
+                    yield id
+                    break
+
+
+def _rank(message: Message) -> str:
+    """The place of an unfinished message in its receiver's queue; it ends with the first letter of its status."""
+    section, priority = _SECTION_RANK[message.section], PRIORITIES.index(message.priority)
+    return f"{section}{priority}{message.n:010}{message.order:04}{message.status[0]}"
+
+
+def _member(index: dict[str, dict[str, None]], key: str, id: str, *, there: bool) -> None:  # noqa: A002
+    if there:
+        index.setdefault(key, {})[id] = None
+    elif id in (ids := index.get(key, {})):
+        del ids[id]
+
+
+def report_key(task: str, round: int) -> str:  # noqa: A002  (the field's name)
+    """The key of `State.finished`."""
+    return f"{task}.{round}"
+
+
+@dataclass(slots=True)
 class State:
-    """The replay of a history up to record `n`. Owned by one `Store`; treated as read-only by everybody else."""
+    """The replay of a history up to record `n`. Owned by one `Store`; treated as read-only by everybody else.
+
+    The mappings may be `archive.Table`s, which fetch what they are asked for and load all only if gone through.
+    """
 
     store_id: str = ""
     limits: Limits = field(default_factory=Limits)
     n: int = 0
     hash: str = ""
     at: str = ""
-    messages: dict[str, Message] = field(default_factory=dict)  # in order of posting
-    threads: dict[str, list[str]] = field(default_factory=dict)  # thread → ids of its messages, in order
-    renewed: dict[str, int] = field(default_factory=dict)  # thread → record since which its budget counts
-    reports: list[Report] = field(default_factory=list)
+    messages: MutableMapping[str, Message] = field(default_factory=dict)  # in order of posting
+    threads: MutableMapping[str, list[str]] = field(default_factory=dict)  # thread → ids of its messages, in order
+    renewed: MutableMapping[str, int] = field(default_factory=dict)  # thread → record since which its budget counts
+    finished: MutableMapping[str, Report] = field(default_factory=dict)  # "task id.round" → the report of that round
     status_lines: dict[str, tuple[str, ...]] = field(default_factory=dict)  # phase → lines of ## Status
     epochs: dict[str, Epoch] = field(default_factory=dict)
     documents: dict[str, DocumentState] = field(default_factory=dict)
@@ -306,8 +387,47 @@ class State:
     tree: str | None = None  # head of the work branch
     snapshot: str | None = None  # the last snapshot of the user's files
     deliveries: list[Mapping[str, Any]] = field(default_factory=list)
-    unfinished: dict[str, dict[str, None]] = field(default_factory=dict)  # receiver → ids of its unfinished messages
-    finished: dict[str, Report] = field(default_factory=dict)  # "task id.round" → the report of that round
+    index: Index = field(default_factory=Index, init=False)
+
+    def __post_init__(self) -> None:
+        """A state made from messages (not by a replay) gets its index."""
+        if isinstance(self.messages, dict):
+            for message in self.messages.values():
+                self.index.posted(message)
+            for message in sorted(self.messages.values(), key=lambda message: message.changed):
+                self.index.moved(None, message)
+            for report in self.finished.values():
+                self.index.reported(report)
+
+    @property
+    def reports(self) -> Reports:
+        """All reports, in the order of the history."""
+        return Reports(self.finished)
+
+
+class Reports(Sequence[Report]):
+    """The reports of a state as a sequence: a round of a task has one, so they are those of `State.finished`."""
+
+    __slots__ = ("_finished",)
+
+    def __init__(self, finished: MutableMapping[str, Report]) -> None:
+        self._finished = finished
+
+    def append(self, report: Report) -> None:
+        self._finished[report_key(report.task, report.round)] = report
+
+    def __len__(self) -> int:
+        return len(self._finished)
+
+    def __iter__(self) -> Iterator[Report]:
+        return iter(self._finished.values())
+
+    @overload
+    def __getitem__(self, at: int) -> Report: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Report]: ...
+    def __getitem__(self, at: int | slice) -> Report | list[Report]:
+        return list(self._finished.values())[at]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,6 @@ from .errors import DamageError, UnknownRecordError
 from .messages import (
     PRIORITIES,
     TRANSITIONS,
-    UNFINISHED,
     DocumentState,
     Draft,
     Epoch,
@@ -27,6 +26,7 @@ from .messages import (
     Report,
     State,
     Status,
+    report_key,
 )
 from .topology import Topology
 
@@ -106,6 +106,12 @@ def base_in(record: Record, name: str) -> str | None:
     return text if isinstance(text, str) else None
 
 
+def is_spent(state: State, thread: str) -> bool:
+    """Whether the thread has had more messages than its budget allows."""
+    most = state.limits.hops
+    return len(state.threads.get(thread, ())) > most and hops(state, thread) > most
+
+
 def hops(state: State, thread: str) -> int:
     """How many messages the thread had since its budget was last renewed, joined ones too."""
     since = state.renewed.get(thread, 0)
@@ -127,23 +133,34 @@ def open_in(state: State, to: str, thread: str) -> Message | None:
 
 
 def unfinished(state: State, to: str | None = None) -> Iterator[Message]:
-    """Messages that are not closed, of one receiver or of all. Cheap however long the history."""
-    for receiver in (to,) if to is not None else tuple(state.unfinished):
-        for id in state.unfinished.get(receiver, ()):  # noqa: A001
+    """Messages that are not closed, of one receiver or of all. Costs what there is of them, not of the history."""
+    for receiver in (to,) if to is not None else tuple(state.index.unfinished):
+        for id in tuple(state.index.unfinished.get(receiver, ())):  # noqa: A001
             yield state.messages[id]
+
+
+def at_work(state: State, to: str | None = None) -> list[Message]:
+    """Tasks that are claimed or wait for a person, of one receiver or of all, oldest first."""
+    receivers = (to,) if to is not None else tuple(state.index.at_work)
+    found = [state.messages[id] for receiver in receivers for id in state.index.at_work.get(receiver, ())]  # noqa: A001
+    return sorted(found, key=lambda message: (message.n, message.order))
+
+
+def held(state: State, phase: str) -> Message | None:
+    """The task that an epoch of the phase has claimed."""
+    return next((m for m in at_work(state, phase) if m.status is Status.CLAIMED), None)
 
 
 def next_task(state: State, phase: str) -> Message | None:
     """What the phase should claim: by priority, with ageing, oldest first within a level."""
-    best: tuple[int, int] | None = None
+    best: tuple[int, int, int] | None = None
     chosen = None
-    for message in unfinished(state, phase):
-        if message.status is not Status.OPEN or message.section != "tasks":
-            continue
+    for id in state.index.first_open(phase):  # noqa: A001
+        message = state.messages[id]
         aged = (state.n - message.n) // state.limits.ageing
         level = max(0, PRIORITIES.index(message.priority) - aged)
-        if best is None or (level, message.n) < best:
-            best, chosen = (level, message.n), message
+        if best is None or (level, message.n, message.order) < best:
+            best, chosen = (level, message.n, message.order), message
     return chosen
 
 
@@ -175,7 +192,7 @@ class Waiting(NamedTuple):
 
 def waiting_for_user(state: State) -> Waiting:
     """Blocked and quarantined messages and open questions, oldest first: what `inbox` shows."""
-    waiting = sorted(unfinished(state), key=lambda message: message.n)
+    waiting = at_work(state)
     return Waiting(
         blocked=tuple(m for m in waiting if m.status is Status.BLOCKED),
         quarantined=tuple(m for m in waiting if m.status is Status.QUARANTINED),
@@ -202,6 +219,7 @@ class _Step:
     record: Record
     names: Mapping[str, _Files]
     touched: dict[str, None] = field(default_factory=dict)
+    posted: int = 0  # messages so far
 
     def touch_read(self, phase: str) -> None:
         if phase in self.names:
@@ -216,11 +234,7 @@ class _Step:
         before = self.state.messages.get(message.id)
         message = replace(message, changed=self.record.n)
         self.state.messages[message.id] = message
-        index = self.state.unfinished.setdefault(message.to, {})
-        if message.status in UNFINISHED:
-            index[message.id] = None
-        else:
-            index.pop(message.id, None)
+        self.state.index.moved(before, message)
         claimed_only = before is not None and {before.status, message.status} == {Status.OPEN, Status.CLAIMED}
         if not claimed_only:
             self.touch_read(message.to)
@@ -260,21 +274,29 @@ class _Step:
             re=item["re"],
             data=item["data"],
             n=n,
+            order=self.posted,
             at=self.record.at,
             parts=(item["id"],),
         )
         if message.kind == "Approved":
             state.renewed[message.thread] = n
         first = open_in(state, message.to, message.thread) if message.section == "tasks" else None
-        state.threads.setdefault(message.thread, []).append(message.id)
-        state.messages[message.id] = message
+        self.enter(message)
         self.touch_write(by)
         if first is not None:
             self.join(message, first)
-        elif message.section == "tasks" and hops(state, message.thread) > state.limits.hops:
+        elif message.section == "tasks" and is_spent(state, message.thread):
             self.put(replace(message, status=Status.BLOCKED, detail=self.spent()))
         else:
             self.put(message)
+
+    def enter(self, message: Message) -> None:
+        """A new message is in its thread; `put` then says where it stands."""
+        self.posted += 1
+        state = self.state
+        state.threads[message.thread] = [*state.threads.get(message.thread, ()), message.id]
+        state.messages[message.id] = replace(message, status=Status.JOINED)
+        state.index.posted(message)
 
     def join(self, message: Message, first: Message) -> None:
         self.put(replace(message, status=Status.JOINED, joined=first.id))
@@ -294,7 +316,7 @@ class _Step:
             return self.move(message, event, holder=0, **values)
         if event is not Event.REPORT_DONE:  # a person's save; whoever holds the message goes on with it
             return self.put(replace(message, settled=settled)) if settled != message.settled else message
-        spent = hops(self.state, message.thread) > self.state.limits.hops
+        spent = is_spent(self.state, message.thread)
         return self.put(
             replace(
                 message,
@@ -309,8 +331,7 @@ class _Step:
 
     def end_claims(self, phase: str, *, died: bool) -> None:
         """The phase's epoch is over: its claims end, a death counts, one too many quarantines the message."""
-        for id in tuple(self.state.unfinished.get(phase, ())):  # noqa: A001
-            message = self.state.messages[id]
+        for message in at_work(self.state, phase):
             if message.status is not Status.CLAIMED:
                 continue
             deaths = message.deaths + died
@@ -397,8 +418,8 @@ def _finish(step: _Step) -> None:
         tree=data["tree"],
         data=data["data"],
     )
-    state.reports.append(report)
     state.finished[report_key(report.task, report.round)] = report
+    state.index.reported(report)
     if data["report"]:
         state.status_lines[phase] = tuple(data["report"])
     if data["tree"] is not None:
@@ -406,11 +427,6 @@ def _finish(step: _Step) -> None:
     for name, text in data["strategic"].items():
         step.rebase(name, text)
     step.touch_write(phase)
-
-
-def report_key(task: str, round: int) -> str:  # noqa: A002  (the field's name)
-    """The key of `State.finished`."""
-    return f"{task}.{round}"
 
 
 def _import(step: _Step) -> None:
@@ -496,7 +512,7 @@ def _answer(step: _Step) -> None:
         parts=(data["part"],),
         priority="LOW",  # an answer alone raises nothing
     )
-    step.state.threads.setdefault(part.thread, []).append(part.id)
+    step.enter(part)
     step.join(part, message)
 
 

@@ -9,7 +9,6 @@ Store changes it under your eyes; hold `reading()` while looking, or open a Stor
 from __future__ import annotations
 
 import base64
-import gc
 import hashlib
 import json
 import os
@@ -22,10 +21,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import msgspec
-
+from .archive import Archive, empty_state
 from .errors import (
     AlreadyReportedError,
     DamageError,
@@ -60,26 +58,32 @@ from .messages import (
     State,
     Status,
     Task,
+    report_key,
 )
+from .queues import Recent
 from .replay import (
     MOST_BASES,
     Record,
     Waiting,
     apply,
+    at_work,
     base_in,
     entry,
+    held,
     next_task,
-    report_key,
-    unfinished,
     waiting_for_user,
 )
 from .topology import DEFAULT, MASTER_PLAN, Document, Operation, Phase, Topology
+
+V = TypeVar("V", Message, Report)
 
 FOLDER = ".history"
 MOST_DOCUMENT = 4 * 1024 * 1024  # bytes of one document
 ENOUGH = 0.95  # completion of PRIMARY and SECONDARY from which on MASTER_PLAN may be updated
 DEADLINE = 10.0  # seconds that an operation waits for the lock
-SNAPSHOT_EVERY = 200  # records, or an eighth of the messages if that is more
+ARCHIVE = "archive.db"
+SNAPSHOT_EVERY = 200  # records, and one more for this many unfinished messages:
+UNFINISHED_PER_RECORD = 1000
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+~/-]{0,127}")
 
 
@@ -146,6 +150,7 @@ class Store:
         self._lock = Lock(history.folder / "lock")
         self._mutex = threading.RLock()
         self._state = State()
+        self._archive = Archive(history.folder / ARCHIVE)
         self._certain = Head()  # the head that this process has seen on the disk under the lock
         self._doubt = "nothing was read yet"  # why memory and disk may differ: the next operation clears it up
         self._damage: DamageError | None = None
@@ -177,7 +182,7 @@ class Store:
             raise StoreError(f"{inside} is a symbolic link; the history never follows one. Put a folder there")
         history = History(inside, head_file=outside)
         if not history.exists():
-            if history.segments() or (inside / "snapshot").exists():
+            if history.segments() or (inside / ARCHIVE).exists():
                 raise DamageError("it is missing, although other parts of the history are there", n=1, file=inside)
             head = history.outside_head()
             if head is not None and head.n:
@@ -263,7 +268,7 @@ class Store:
             if n == self._state.n:
                 return self._state
         other = History(self._history.folder)
-        state = _restored(other, at_most=n)
+        state = _restored(other, Archive(self._archive.path), self.topology, at_most=n)
         for record in other.read():
             if record.n > n:
                 break
@@ -439,15 +444,15 @@ class Store:
         self._phase(phase)
         with self.hold(self._deadline) as state:
             self._check_epoch(phase, epoch)
-            held = next((m for m in unfinished(state, phase) if m.status is Status.CLAIMED), None)
-            if held is None:
+            task = held(state, phase)
+            if task is None:
                 chosen = None if state.epochs[phase].paused else next_task(state, phase)
                 if chosen is None:
                     return None
                 self._append(phase, "claim", {"phase": phase, "id": chosen.id}, epoch)
-                held = state.messages[chosen.id]
-            acting = tuple(state.messages[part] for part in held.parts if part not in held.settled)
-            return Task(message=held, parts=acting, epoch=epoch, attempt=held.attempts, head=state.n)
+                task = state.messages[chosen.id]
+            acting = tuple(state.messages[part] for part in task.parts if part not in task.settled)
+            return Task(message=task, parts=acting, epoch=epoch, attempt=task.attempts, head=state.n)
 
     def finish(self, phase: str, epoch: int, task: Task, outcome: Outcome) -> FinishResult:
         """A cycle's completion, posts, report, strategic texts and tree, as ONE record.
@@ -520,18 +525,10 @@ class Store:
             messages: list[Message] = []
             reports: list[Report] = []
             if target.role == "read":
-                for message in reversed(state.messages.values()):
-                    if message.n <= since:
-                        break
-                    if message.to == target.phase:
-                        messages.append(message)
+                messages = _since(state.index.received.get(target.phase or ""), state.messages, since)
             elif target.role == "write":
-                for report in reversed(state.reports):
-                    if report.n <= since:
-                        break
-                    if report.phase == target.phase:
-                        reports.append(report)
-            return Unread(tuple(reversed(messages)), tuple(reversed(reports)), changed=True)
+                reports = _since(state.index.reports.get(target.phase or ""), state.finished, since)
+            return Unread(tuple(messages), tuple(reports), changed=True)
 
     def mark_read(self, reader: str, document: str, n: int | None = None) -> None:
         """The reader has seen the document up to record n (the head). Kept beside the history, not in it."""
@@ -676,7 +673,7 @@ class Store:
         if not died:
             return []
         alerts = []
-        for message in unfinished(self._state, phase):
+        for message in at_work(self._state, phase):
             if message.status is not Status.CLAIMED or message.deaths + 1 < self._state.limits.deaths:
                 continue
             id = _derived("quarantine", message.id, str(message.round))  # noqa: A001
@@ -727,7 +724,7 @@ class Store:
     def _reload(self) -> None:
         """Forget what is in memory and read the disk: the snapshot, if there is a sound one, and what follows it."""
         self._doubt = "the history could not be read"
-        self._state = _restored(self._history)
+        self._state = _restored(self._history, self._archive, self.topology)
         self._snapshot_n = self._state.n
         self._take_in()
         self._doubt = "the history was replaced"
@@ -746,8 +743,11 @@ class Store:
         self._doubt = "a record could not be applied"
         apply(self._state, record, self.topology)
         self._doubt = ""
-        if record.n - self._snapshot_n >= max(SNAPSHOT_EVERY, len(self._state.messages) // 8):
-            self._history.save_snapshot(msgspec.msgpack.encode(self._state))
+        queues = self._state.index.unfinished.values()
+        if record.n - self._snapshot_n >= SNAPSHOT_EVERY + sum(map(len, queues)) // UNFINISHED_PER_RECORD:
+            self._archive.save(
+                self._history.position, self._state, self._history.holds
+            )  # if it fails, opening takes longer
             self._snapshot_n = record.n
         return record
 
@@ -806,30 +806,47 @@ def _make_folder(inside: Path) -> None:
         raise StoreUnavailableError(f"{inside} cannot be made: {error.strerror}") from error
 
 
-def _restored(history: History, at_most: int | None = None) -> State:
-    """The state of a snapshot, with the history's position behind it; else an empty one, from the beginning."""
+def _restored(history: History, archive: Archive, topology: Topology, at_most: int | None = None) -> State:
+    """The newest archived state, with the history's position behind it; else an empty one, from the beginning."""
     history.rewind()
-    snapshot = history.load_snapshot(at_most)
-    if snapshot is not None:
-        position, body = snapshot
-        state = _decoded(body)
-        if state is not None and (state.n, state.hash) == (position.head.n, position.head.hash):
-            history.rewind(position)
-            return state
-    return State()
+
+    def rebuild(n: int) -> State:
+        state = State()
+        for record in History(history.folder).read():
+            apply(state, record, topology)
+            if record.n == n:
+                break
+        return state
+
+    found = archive.load(history.holds, rebuild, at_most)
+    if found is None:
+        return empty_state()
+    position, state = found
+    history.rewind(position)
+    return state
 
 
-def _decoded(body: bytes) -> State | None:
-    """None if another version wrote the snapshot: then the history itself is read."""
-    collecting = gc.isenabled()
-    gc.disable()  # nothing of it is garbage, and looking for some takes longer than the rest
-    try:
-        return msgspec.msgpack.decode(body, type=State)
-    except (msgspec.DecodeError, ValueError, TypeError):
-        return None
-    finally:
-        if collecting:
-            gc.enable()
+def _since(recent: Recent | None, values: Mapping[str, V], since: int) -> list[V]:
+    """Those of the values that came after record `since`, oldest first; `recent` has the last ones' keys."""
+    if recent is None:
+        return []
+    found: list[V] = []
+    for key in reversed(recent.ids):
+        value = values[key]
+        if value.n <= since:
+            return found[::-1]
+        found.append(value)
+    if len(recent.ids) == recent.count:
+        return found[::-1]
+    who = found[0]
+    return [value for value in values.values() if value.n > since and _same_place(value, who)]
+
+
+def _same_place(one: Message | Report, other: Message | Report) -> bool:
+    """Posted to the same receiver, or reported by the same phase."""
+    if isinstance(one, Message):
+        return isinstance(other, Message) and one.to == other.to
+    return isinstance(other, Report) and one.phase == other.phase
 
 
 def _iso(seconds: float) -> str:

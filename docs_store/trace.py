@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .messages import SUPERVISOR, USER, State
+from .messages import SUPERVISOR, USER, State, report_key
 from .topology import Topology
 
 MOST_LABEL = 80  # characters of a text in the diagram
@@ -54,9 +54,11 @@ def _told(state: State, thread: str) -> Iterator[Told]:
             status=str(message.status),
             joined=message.joined,
         )
-    mine = set(ids)
-    for report in state.reports:
-        if report.task in mine:
+    for message in (state.messages[id] for id in ids):  # noqa: A001
+        for round in range(message.round + 1):  # noqa: A001  (the field's name)
+            report = state.finished.get(report_key(message.id, round))
+            if report is None:
+                continue
             yield Told(
                 n=report.n,
                 at=report.at,

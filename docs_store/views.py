@@ -6,15 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from heapq import nlargest
 from typing import NamedTuple
 
 from .markdown import Block, Owned, escape, line_end, splice, task_items
 from .messages import (
     MOST_SHOWN_CLOSED,
     MOST_SHOWN_OPEN,
-    PRIORITIES,
     SECTIONS,
     SUPERVISOR,
     UNFINISHED,
@@ -23,9 +20,11 @@ from .messages import (
     DocumentState,
     Message,
     Report,
+    Section,
     State,
     Status,
 )
+from .queues import Queue, Recent
 from .topology import ARCHITECTURE, MASTER_PLAN, PRIMARY, SECONDARY, TERTIARY, Document, Topology
 
 MOST_CHARACTERS = 1200  # of one text in a line; the history has the whole
@@ -56,7 +55,6 @@ _READ_HINTS = {
     "requirements": "",
     "notes": "Anything you write here stays as it is.",
 }
-_SHOWN_AT_WORK = WAITING | {Status.CLAIMED}
 _COMPLETED, _IN_PROGRESS, _BLOCKERS, _MESSAGES = (
     "Completed",
     "In Progress",
@@ -166,21 +164,17 @@ class _Chosen(NamedTuple):
     hidden: int
 
 
-def _chosen(document: Document, state: State) -> dict[str, _Chosen]:
+def _chosen(document: Document, state: State) -> dict[Section, _Chosen]:
     """What each section shows: its most urgent unfinished items, those ticked last, and how many are left out."""
-    mine: dict[str, tuple[list[Message], list[Message]]] = {section: ([], []) for section in SECTIONS}
-    phase = document.phase
-    for message in state.messages.values():
-        if message.to == phase:
-            if message.status in UNFINISHED:
-                mine[message.section][0].append(message)
-            elif message.status is Status.DONE:
-                mine[message.section][1].append(message)
-    chosen = {}
-    for section, (unfinished, closed) in mine.items():
-        unfinished.sort(key=lambda m: (PRIORITIES.index(m.priority), m.n))
-        last = sorted(nlargest(MOST_SHOWN_CLOSED, closed, key=lambda m: (m.changed, m.n)), key=lambda m: m.n)
-        chosen[section] = _Chosen(unfinished[:MOST_SHOWN_OPEN], last, max(0, len(unfinished) - MOST_SHOWN_OPEN))
+    phase = document.phase or ""
+    queue = state.index.unfinished.get(phase, Queue())
+    chosen: dict[Section, _Chosen] = {}
+    for rank, section in enumerate(SECTIONS):
+        first = [state.messages[id] for id in queue.ids(str(rank), MOST_SHOWN_OPEN)]  # noqa: A001
+        start, end = queue.bounds(str(rank))
+        last = state.index.closed.get(f"{phase} {section}", Recent()).ids[-MOST_SHOWN_CLOSED:]
+        closed = sorted((state.messages[id] for id in last), key=lambda m: (m.n, m.order))  # noqa: A001
+        chosen[section] = _Chosen(first, closed, max(0, end - start - MOST_SHOWN_OPEN))
     return chosen
 
 
@@ -205,28 +199,21 @@ def _text(text: str, *, by: str = "") -> str:
 def _write_blocks(topology: Topology, document: Document, state: State) -> tuple[Block, ...]:
     phase = document.phase or ""
     status = [Owned("status", f"{_text(line)} <!-- status -->") for line in state.status_lines.get(phase, ())]
-    done = [report for report in state.reports if report.phase == phase and report.result == "done"]
+    done = state.index.completed.get(phase, Recent())
+    last = [state.finished[key] for key in done.ids[-MOST_SHOWN_CLOSED:]]
     completed = [
-        Owned(f"{r.task}.{r.round}.{r.n}", f"[x] {_told(state, r)} <!-- id:{r.task}.{r.round}.{r.n} -->")
-        for r in done[-MOST_SHOWN_CLOSED:]
+        Owned(f"{r.task}.{r.round}.{r.n}", f"[x] {_told(state, r)} <!-- id:{r.task}.{r.round}.{r.n} -->") for r in last
     ]
-    if earlier := len(done) - len(completed):
+    if earlier := done.count - len(completed):
         completed.insert(0, Owned("more", f"… and {earlier} before <!-- more -->"))
-    mine, mine_to_others = [], []
-    for message in state.messages.values():
-        if message.to == phase and message.status in _SHOWN_AT_WORK and message.section == "tasks":
-            mine.append(message)
-        elif message.by == phase:
-            mine_to_others.append(message)
+    mine = [state.messages[id] for id in state.index.at_work.get(phase, ())]  # noqa: A001
+    mine.sort(key=lambda m: (m.n, m.order))
     claimed = [m for m in mine if m.status is Status.CLAIMED]
     blocked = [m for m in mine if m.status in WAITING]
-    reported = [m for m in mine_to_others if is_reported_blocker(m)]
+    reported = [state.messages[id] for id in state.index.blockers.get(phase, ())]  # noqa: A001
+    reported = sorted((m for m in reported if m.to != phase), key=lambda m: (m.n, m.order))
     to_others = [
-        Block(
-            f"To {other.title}",
-            level=3,
-            lines=_posted(m for m in mine_to_others if m.to == other.key),
-        )
+        Block(f"To {other.title}", level=3, lines=_posted(state, state.index.sent.get(f"{phase} {other.key}")))
         for other in topology.phases
         if other.key != phase
     ]
@@ -276,12 +263,13 @@ def _attempt(message: Message) -> str:
     return "in work" if message.attempts < 2 else f"in work, attempt {message.attempts}"
 
 
-def _posted(messages: Iterable[Message]) -> tuple[Owned, ...]:
+def _posted(state: State, sent: Recent | None) -> tuple[Owned, ...]:
     """What was posted there, under the ids that it has there; the last ones."""
-    every = list(messages)
-    last = every[-MOST_SHOWN_CLOSED:]
+    if sent is None:
+        return ()
+    last = [state.messages[id] for id in sent.ids[-MOST_SHOWN_CLOSED:]]  # noqa: A001
     lines = [Owned(m.id, f"{_brief(m)} <!-- id:{m.id} -->") for m in last]
-    if earlier := len(every) - len(last):
+    if earlier := sent.count - len(last):
         lines.insert(0, Owned("more", f"… and {earlier} before <!-- more -->"))
     return tuple(lines)
 

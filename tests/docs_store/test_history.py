@@ -16,7 +16,7 @@ from docs_store.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from docs_store.history import Head, History, encode
+from docs_store.history import Head, History, Position, encode
 
 
 def begun(folder: Path, count: int = 4, **given: object) -> History:
@@ -249,31 +249,21 @@ def test_a_record_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.
         write(history, "x" * 1000)
 
 
-def test_a_snapshot_is_where_reading_can_begin(tmp_path: Path) -> None:
-    """The snapshot gives back its bytes and the place behind it; a damaged one is as none."""
+def test_reading_can_begin_at_a_place_that_the_history_holds(tmp_path: Path) -> None:
+    """A place kept from before is where reading goes on; a cut or another history does not hold it."""
     history = begun(tmp_path / "h")
-    history.save_snapshot(b"state\nof four")
+    place = history.position
     write(history, "later")
     other = History(tmp_path / "h")
-    found = other.load_snapshot()
-    assert found is not None
-    position, state = found
-    assert state == b"state\nof four"
-    other.rewind(position)
+    assert other.holds(place)
+    other.rewind(place)
     assert [record.data["text"] for record in other.read()] == ["later"]
-    path = tmp_path / "h" / "snapshot"
-    path.write_bytes(path.read_bytes()[:-1])
-    assert other.load_snapshot() is None
-
-
-def test_a_history_shorter_than_its_snapshot_was_cut(tmp_path: Path) -> None:
-    """A sound snapshot is a witness: records it was made from cannot be missing."""
-    history = begun(tmp_path / "h")
-    history.save_snapshot(b"state")
+    with pytest.raises(DamageError, match="not the record"):
+        other.holds(Position(place.segment, place.offset, Head(place.head.n, "0" * 64)))
     lines = segment(tmp_path / "h").read_bytes().splitlines(keepends=True)
     segment(tmp_path / "h").write_bytes(b"".join(lines[:3]))
     with pytest.raises(DamageError, match="wiped or cut"):
-        History(tmp_path / "h").load_snapshot()
+        other.holds(place)
 
 
 def test_a_garbled_head_outside_is_as_none(tmp_path: Path) -> None:

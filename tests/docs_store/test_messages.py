@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from docs_store.messages import KINDS, TRANSITIONS, UNFINISHED, WAITING, Event, Status
+from docs_store.messages import KINDS, TRANSITIONS, UNFINISHED, Event, Status
 
 
 def test_the_table_knows_every_status() -> None:

@@ -194,7 +194,7 @@ def test_the_index_of_unfinished_messages_is_what_a_search_finds() -> None:
         by_hand(state, "delete", "a", list(state.messages["a"].parts))
         posted(state, "late", thread="u")
         searched = {m.id for m in state.messages.values() if m.status in ("open", "claimed", "blocked", "quarantined")}
-        assert {known for ids in state.unfinished.values() for known in ids} == searched
+        assert {known for ids in state.index.unfinished.values() for known in ids} == searched
 
 
 def test_limits_come_from_the_first_record() -> None:

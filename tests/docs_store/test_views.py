@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from docs_store.markdown import body, parse, revision, section_text, sections
-from docs_store.messages import DocumentState, Message, Report, State, Status
+from docs_store.messages import DocumentState, Message, Report, State, Status, report_key
 from docs_store.topology import DEFAULT, Document
 from docs_store.views import completion, is_pristine, render, template
 
@@ -146,7 +146,7 @@ def test_a_write_document_reports() -> None:
         message("q", 4, status=Status.QUARANTINED),
         message("p", 5, to="debugging", by="qa", kind="Issue", priority="HIGH"),
         status_lines={"qa": ("all # green", "no `x`")},
-        reports=[report],
+        finished={report_key(report.task, report.round): report},
     )
     assert section_text(text, "Status") == "\n- all # green <!-- status -->\n- no `x` <!-- status -->\n\n"
     assert section_text(text, "Completed") == "\n- [x] Review: look at f - 3 tests <!-- id:f.0.5 -->\n\n"

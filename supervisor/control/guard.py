@@ -112,18 +112,21 @@ class Guard:
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A body that comes in chunks is counted as it comes."""
         taken = 0
-        begun = False
+        begun = too_large = False
 
         async def counted() -> Message:
-            nonlocal taken
+            nonlocal taken, too_large
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._most_body:
+                too_large = True
                 raise BodyTooLargeError
             return message
 
         async def hardened(message: Message) -> None:
             nonlocal begun
+            if too_large and not begun:
+                return  # whatever the application makes of it, the answer is ours
             if message["type"] == "http.response.start":
                 begun = True
                 message = {**message, "headers": [*message.get("headers", ()), *_HARDENING]}

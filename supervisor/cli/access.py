@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from docs_store.topology import DEFAULT, Topology
 from supervisor.config import Config
-from supervisor.exits import UsageError
+from supervisor.exits import UsageError, UserError
 from supervisor.wording import clean
 from supervisor.workspace import Workspace, WorkspaceBusyError, WorkspaceLock, find, holder
 
@@ -46,12 +49,42 @@ class Opened:
 
     def phase(self, word: str) -> str:
         """The key of the phase that the user means, in any case; raises `UsageError`."""
-        wanted = word.casefold()
-        for phase in self.config.topology.phases:
-            if wanted in {phase.key, phase.title.casefold(), phase.prefix.casefold()}:
-                return phase.key
-        known = ", ".join(phase.key for phase in self.config.topology.phases)
-        raise UsageError(f"there is no phase named {word!r}; there are: {known}")
+        return meant(self.config.topology, word)
+
+
+def meant(topology: Topology, word: str) -> str:
+    """The key of the phase that this word names: its key, title or prefix in any case. Raises `UsageError`."""
+    wanted = word.casefold()
+    for phase in topology.phases:
+        if wanted in {phase.key, phase.title.casefold(), phase.prefix.casefold()}:
+            return phase.key
+    known = ", ".join(phase.key for phase in topology.phases)
+    raise UsageError(f"there is no phase named {word!r}; there are: {known}")
+
+
+def phase_key(session: Session, word: str) -> str:
+    """The same for the workspace of this session."""
+    return meant(session.workspace().read_config().topology, word)
+
+
+def complete_phase(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The phases that begin so, for the shell; the usual ones where there is no workspace."""
+    folder = next((c.params["workspace"] for c in _up(ctx) if c.params.get("workspace") is not None), Path())
+    try:
+        topology = find(Path(folder)).read_config().topology
+    except UserError:
+        topology = DEFAULT
+    return [phase.key for phase in topology.phases if phase.key.startswith(incomplete.casefold())]
+
+
+def _up(ctx: typer.Context) -> Iterator[Any]:
+    at: Any = ctx
+    while at is not None:
+        yield at
+        at = at.parent
+
+
+PhaseName = Annotated[str, typer.Argument(metavar="PHASE", help="Such as developer.", autocompletion=complete_phase)]
 
 
 @contextmanager

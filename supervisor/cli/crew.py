@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,13 @@ from supervisor.options import RunOptions, Show
 from supervisor.wording import brief
 
 from .access import Session
-from .output import columns, say, say_json
+from .live import following
+from .output import columns, say, say_json, warn
 
 if TYPE_CHECKING:
     from supervisor.status import CrewStatus
+
+LOOK_AGAIN = 0.5  # seconds between two looks of --follow
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -106,31 +110,67 @@ def run(
     raise typer.Exit(run_workspace(options, view_for(show, verbose=level)))
 
 
-def status(ctx: typer.Context, *, as_json: AsJson = False) -> None:
+def status(
+    ctx: typer.Context,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on showing it until the supervisor ends; Ctrl-C ends only this.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show what each phase is doing. Exit code 3 when no supervisor runs here."""
-    from supervisor.status import at_rest, load_status
-    from supervisor.workspace import holder
-
-    from .access import opened
-
     session: Session = ctx.obj
-    workspace = session.workspace()
-    pid = holder(workspace)
-    said = load_status(workspace)
-    if pid is None or said is None or said.pid != pid:
-        if workspace.history.is_dir():
-            with opened(session) as found:
-                now = at_rest(str(workspace.root), found.config.topology, found.store.state, pid=pid)
-        else:
-            now = at_rest(str(workspace.root), workspace.read_config().topology, None, pid=pid)
-    else:
-        now = said
+    if follow and _followed(session, as_json=as_json):
+        return
+    now = _status_now(session)
     if as_json:
         say_json(now.as_json())
     else:
         _say_status(now)
-    if pid is None:
+    if now.pid is None:
         raise typer.Exit(Exit.NONE_RUNNING)
+
+
+def _status_now(session: Session) -> CrewStatus:
+    """From the running supervisor; from what it saved last, should it not answer; else from the record."""
+    from supervisor.control.client import UnreachableError, find_running
+    from supervisor.status import CrewStatus, at_rest, load_status
+    from supervisor.workspace import holder
+
+    from .access import opened
+
+    workspace = session.workspace()
+    client = find_running(workspace)
+    if client is not None:
+        try:
+            return CrewStatus.from_json(client.get("/api/status"))
+        except UnreachableError as error:
+            warn(f"{error}. This is what it said last:")
+    pid = holder(workspace)
+    said = load_status(workspace)
+    if pid is not None and said is not None and said.pid == pid:
+        return said
+    if workspace.history.is_dir():
+        with opened(session) as found:
+            return at_rest(str(workspace.root), found.config.topology, found.store.state, pid=pid)
+    return at_rest(str(workspace.root), workspace.read_config().topology, None, pid=pid)
+
+
+def _followed(session: Session, *, as_json: bool) -> bool:
+    """Show it again and again while the supervisor runs; False if none does. As JSON: a line for each change."""
+    from supervisor.control.client import UnreachableError, find_running
+    from supervisor.status import CrewStatus
+
+    client = find_running(session.workspace())
+    if client is None:
+        return False
+    with following(client, as_json=as_json) as show:
+        while True:
+            try:
+                show(CrewStatus.from_json(client.get("/api/status")))
+            except UnreachableError:
+                return True  # it has ended
+            time.sleep(LOOK_AGAIN)
 
 
 def _say_status(now: CrewStatus) -> None:

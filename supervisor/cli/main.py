@@ -17,7 +17,7 @@ import typer
 
 from supervisor.exits import Exit, UserError
 
-from . import crew, docs, events, work
+from . import control, crew, docs, events, looking, work
 from .access import Session
 from .output import harmless, warn
 
@@ -68,6 +68,10 @@ def options(
 
 app.command(rich_help_panel=RUNNING)(crew.init)
 app.command(rich_help_panel=RUNNING)(crew.run)
+app.command(rich_help_panel=RUNNING)(control.start)
+app.command(rich_help_panel=RUNNING)(control.stop)
+app.command(rich_help_panel=RUNNING)(control.restart)
+app.command(rich_help_panel=RUNNING)(control.reload)
 app.command(rich_help_panel=RUNNING)(work.pause)
 app.command(rich_help_panel=RUNNING)(work.resume)
 app.command(rich_help_panel=RUNNING)(crew.trust)
@@ -78,7 +82,9 @@ app.command(rich_help_panel=WORKING)(work.answer)
 app.command(rich_help_panel=WORKING)(work.changes)
 app.command(rich_help_panel=WORKING)(work.undo)
 app.command(rich_help_panel=LOOKING)(crew.status)
+app.command(rich_help_panel=LOOKING)(looking.why)
 app.command(rich_help_panel=LOOKING)(events.events)
+app.command(rich_help_panel=LOOKING)(looking.report)
 app.add_typer(docs.app, name="docs", rich_help_panel=LOOKING)
 
 

@@ -7,38 +7,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from docs_store.messages import KINDS, PRIORITIES, USER, Draft, Kind, Priority
+from docs_store.messages import USER
+from supervisor.commands import draft_of
 from supervisor.exits import UsageError
 from supervisor.status import waiting
 from supervisor.wording import brief, clean
 
-from .access import Session, opened
+from .access import Session, complete_phase, opened, phase_key
 from .crew import AsJson
 from .output import columns, harmless, say, say_json
 
 if TYPE_CHECKING:
     from docs_store.messages import State
 
-# what a task is taken for when its text does not begin with a kind
-USUAL: dict[str, Kind] = {"planning": "Assess", "developer": "Implement", "qa": "Review", "debugging": "Issue"}
-
 
 def task(
     ctx: typer.Context,
     text: Annotated[str, typer.Argument(help='What is to be done; may begin with its kind, as in "Issue: …".')],
     *,
-    to: Annotated[str, typer.Option("--to", metavar="PHASE", help="Which phase gets it.")] = "planning",
+    to: Annotated[
+        str, typer.Option("--to", metavar="PHASE", help="Which phase gets it.", autocompletion=complete_phase)
+    ] = "planning",
     priority: Annotated[str, typer.Option("--priority", help="HIGH, MEDIUM or LOW.")] = "MEDIUM",
     as_json: AsJson = False,
 ) -> None:
     """Give the crew a task: it lands in the phase's READ document. Works whether or not the crew runs."""
-    level = next((known for known in PRIORITIES if known == priority.upper()), None)
-    if level is None:
-        raise UsageError(f"there is no priority {priority!r}; there are: {', '.join(PRIORITIES)}")
     session: Session = ctx.obj
     with opened(session, writes=True) as found:
         key = found.phase(to)
-        posted = found.store.post(USER, draft_of(key, text, level))
+        posted = found.store.post(USER, draft_of(key, text, priority))
         document = found.config.topology.read_document(key).file
     if as_json:
         say_json({"id": posted.id, "to": key, "joined": posted.joined, "document": f"crew/{document}"})
@@ -46,16 +43,6 @@ def task(
         say(f"{posted.id} joined {posted.joined}, which is open about the same, in crew/{document}")
     else:
         say(f"{posted.id} is in crew/{document}")
-
-
-def draft_of(to: str, text: str, priority: Priority) -> Draft:
-    """The message that a person's words make; raises `UsageError` where there are none."""
-    word, colon, rest = text.partition(":")
-    kind = next((known for known in KINDS if colon and known == word.strip().capitalize()), None)
-    said = (rest if kind else text).strip()
-    if not said:
-        raise UsageError("the task has no text; say in a sentence what is to be done")
-    return Draft(to=to, kind=kind or USUAL.get(to, "Implement"), text=said, priority=priority)
 
 
 def inbox(ctx: typer.Context, *, as_json: AsJson = False) -> None:
@@ -112,7 +99,9 @@ def _one(state: State, beginning: str) -> str:
     raise UsageError(f"nothing with the id {beginning!r} waits; `supervisor inbox` lists what does")
 
 
-PhaseArgument = Annotated[str | None, typer.Argument(metavar="[PHASE]", help="Default: all phases.")]
+PhaseArgument = Annotated[
+    str | None, typer.Argument(metavar="[PHASE]", help="Default: all phases.", autocompletion=complete_phase)
+]
 
 
 def pause(ctx: typer.Context, phase: PhaseArgument = None, *, as_json: AsJson = False) -> None:
@@ -126,6 +115,18 @@ def resume(ctx: typer.Context, phase: PhaseArgument = None, *, as_json: AsJson =
 
 
 def _hold(session: Session, phase: str | None, *, paused: bool, as_json: bool) -> None:
+    """Through the running supervisor, so that it heeds it at once; on record only, where none runs."""
+    from supervisor.control.client import find_running
+
+    client = find_running(session.workspace())
+    if client is not None:
+        body = {"phase": phase_key(session, phase)} if phase else {}
+        reply = client.command("pause" if paused else "resume", body)
+        if as_json:
+            say_json(reply["data"])
+        else:
+            say(clean(reply["text"]))
+        return
     with opened(session, writes=True) as found:
         keys = [found.phase(phase)] if phase else [known.key for known in found.config.topology.phases]
         for key in keys:

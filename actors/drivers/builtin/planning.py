@@ -74,6 +74,9 @@ def plan(facts: Facts) -> Outcome:
     """Decide about every part of the task, and put it all into one outcome."""
     draft = Plan(facts, dict(facts.documents))
     for part in facts.parts:
+        if _is_moot(part, facts.parts):
+            draft.decisions.append(f"approved meanwhile: {one_line(part.text)}")
+            continue
         match part.kind:
             case "Assess":
                 assess(draft)
@@ -108,6 +111,13 @@ def plan(facts: Facts) -> Outcome:
         report=status_lines(draft, done),
         posts=tuple(draft.posts),
         strategic=strategic,
+    )
+
+
+def _is_moot(part: Message, parts: Sequence[Message]) -> bool:
+    """Whether a later part says that what this one waits for has come about."""
+    return part.kind in ("Blocker", "Question") and any(
+        later.kind == "Approved" and later.thread == part.thread and later.n > part.n for later in parts
     )
 
 

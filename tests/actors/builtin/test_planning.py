@@ -158,6 +158,13 @@ def test_a_blocker_that_came_back_is_put_to_the_user() -> None:
     assert outcome.detail == "Correct the example."
 
 
+def test_a_blocker_that_an_approval_overtook_waits_for_nobody() -> None:
+    """Blocker and approval in one hand: the thread is over. The other way around, it is blocked."""
+    assert plan(facts(message("Blocker", n=5), message("Approved", n=6))).result == "done"
+    assert plan(facts(message("Approved", n=5), message("Blocker", n=6))).result == "blocked"
+    assert plan(facts(message("Blocker", n=5), message("Approved", n=6, thread="another"))).result == "blocked"
+
+
 def test_what_nobody_has_spelled_out_waits_for_the_user_with_a_clear_request() -> None:
     """A blocker without a way out ends as a blocked task whose detail is the request."""
     blocker = message("Blocker", "a > b", by="developer", data={"request": "Correct app/cpu.py:3, or answer."})

@@ -33,7 +33,7 @@ from multiprocessing import connection, get_context, managers
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from .errors import QueueBrokenError
 from .events import STARTING_STEPS, ProgressEvent, is_critical
@@ -283,10 +283,16 @@ class _Unpickler(pickle.Unpickler):
         return found
 
 
+if sys.platform == "win32":
+    AnyConnection: TypeAlias = "connection.Connection | connection.PipeConnection"
+else:
+    AnyConnection: TypeAlias = connection.Connection
+
+
 class _ServerConnection:
     """A client's connection as the server reads it: bounded messages, a deadline for the handshake, safe values."""
 
-    def __init__(self, inner: connection.Connection, left: Callable[[], None]) -> None:
+    def __init__(self, inner: AnyConnection, left: Callable[[], None]) -> None:
         self._inner = inner
         self._left: Callable[[], None] | None = left
         self._deadline: float | None = time.monotonic() + _HANDSHAKE
@@ -299,10 +305,15 @@ class _ServerConnection:
 
     def recv(self) -> Any:
         data = self.recv_bytes()
-        if self._deadline is not None:  # the first real message: the handshake is over
-            self._deadline = None
-            _receive_timeout(self._inner, 0)
-        return _Unpickler(io.BytesIO(data)).load()
+        if self._deadline is None:
+            return _Unpickler(io.BytesIO(data)).load()
+        self._deadline = None  # the first real message: the handshake is over
+        _receive_timeout(self._inner, 0)
+        request = _Unpickler(io.BytesIO(data)).load()
+        # The standard library asks the same with `assert`, which python -O leaves out.
+        if not (isinstance(request, tuple) and len(request) == 4 and request[1] in _Server.public):
+            raise PermissionError("an unrecognized call of the queue's server")
+        return request
 
     def send_bytes(self, data: bytes) -> None:
         self._inner.send_bytes(data)
@@ -321,7 +332,7 @@ class _ServerConnection:
             self._inner.close()
 
 
-def _receive_timeout(inner: connection.Connection, seconds: float) -> None:
+def _receive_timeout(inner: AnyConnection, seconds: float) -> None:
     """Bound each blocking read of the handshake; pipes of Windows are bounded by `poll` alone."""
     if sys.platform == "win32":
         return

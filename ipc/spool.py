@@ -75,7 +75,8 @@ class SpoolLock:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
-            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            # Windows has one reason to refuse, and not every C runtime there (Wine's) sets errno for it.
+            if sys.platform == "win32" or error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 raise SpoolLockedError(f"another process holds the lock of {folder}") from None
             raise
         return cls(descriptor)

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from multiprocessing import connection, managers
@@ -221,6 +222,28 @@ def test_clients_cannot_manage_the_server(served: ManagedQueue, method: str) -> 
     assert served.empty()
 
 
+def test_an_optimised_interpreter_guards_the_server_too() -> None:
+    """Under python -O, where the standard library's own check is gone, clients still cannot end the server."""
+    code = """
+        from multiprocessing import connection, managers
+        from ipc.queue import connect, create_queue, read_key, serialize_queue
+
+        queue = create_queue()
+        address, key = read_key(serialize_queue(queue)[1])
+        with connection.Client(address, authkey=key) as client:
+            try:
+                managers.dispatch(client, None, "shutdown")
+            except managers.RemoteError as error:
+                print("refused" if "unrecognized" in str(error) else error)
+        print(connect(address, key).call("qsize"))
+        queue.close()
+    """
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-O", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert done.stdout.split() == ["refused", "0"]
+
+
 def test_strangers_are_not_let_in(served: ManagedQueue) -> None:
     """A wrong key, garbage and mute sockets get nothing, and others are served meanwhile."""
     address, key = read_key(serialize_queue(served)[1])
@@ -266,6 +289,7 @@ def test_too_many_connections_are_refused(served: ManagedQueue, monkeypatch: pyt
 
 HUNG = """
 import sys
+import textwrap
 from ipc.queue import create_queue, serialize_queue
 queue = create_queue(3)
 print(serialize_queue(queue)[1], flush=True)

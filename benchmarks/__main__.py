@@ -7,7 +7,7 @@ import json
 import platform
 from pathlib import Path
 
-from benchmarks import events
+from benchmarks import documents, events
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     target = Path(__file__).with_name("results.json")
     results: dict[str, float | str] = json.loads(target.read_text()) if arguments.only and target.exists() else {}
     results["python"] = platform.python_version()
-    for name, benchmark in events.BENCHMARKS.items():
+    for name, benchmark in {**events.BENCHMARKS, **documents.BENCHMARKS}.items():
         if arguments.only in name:
             for key, value in benchmark(0.1 if arguments.quick else 1.0).items():
                 results[key] = round(value, 2)

@@ -42,6 +42,7 @@ from ipc.emitter import Emitter
 
 from .driver import Context, Driver
 from .finishing import Overtaken, finish
+from .modes import Chosen
 from .phases import POLICIES, Policy
 from .trees import Trees
 
@@ -59,6 +60,8 @@ class Line(Protocol):
     async def receive(self) -> AnyDown: ...
     def report(self, message: Up) -> None: ...
     def working_on(self, task: str, pct: int = 0, step: str = "") -> None: ...
+    def choose_mode(self) -> Chosen: ...
+    def counts(self) -> Mapping[str, int]: ...
 
 
 class Orders:
@@ -164,7 +167,17 @@ class Actor:
         say = self._sayer(task)
         text = task.message.text.split("\n", 1)[0]
         about = {"message": task.id, "round": task.round, "attempt": task.attempt}
-        self.line.report(Claimed(task=task.id, attempt=task.attempt, text=text[:200]))
+        chosen, before = self.line.choose_mode(), self.line.counts()
+        self.line.report(
+            Claimed(
+                task=task.id,
+                attempt=task.attempt,
+                text=text[:200],
+                mode=chosen.mode,
+                reason=chosen.reason,
+                drawn=chosen.drawn,
+            )
+        )
         self.line.working_on(task.id, 0, self.policy.opening)
         say(self.policy.opening, 0, text, type="phase_start", summary={**about, "kind": task.message.kind})
         finished, outcome = await self._worked(task, await self._context(say), say, about)
@@ -172,7 +185,8 @@ class Actor:
         detail = outcome.detail if outcome.result == "done" else f"waits for you: {outcome.detail}"
         say("done", 100, detail, type="phase_complete", summary=summary)
         self.line.working_on("")
-        self.line.report(Finished(task=task.id, head=finished.n, result=outcome.result))
+        counts = {name: count - before.get(name, 0) for name, count in self.line.counts().items()}
+        self.line.report(Finished(task=task.id, head=finished.n, result=outcome.result, events=counts))
 
     async def _context(self, say: Callable[..., None]) -> Context:
         """Read what a cycle of this phase always reads, as of the claim."""

@@ -16,6 +16,7 @@ from docs_store.messages import Outcome, Task
 from ipc.control import AnyDown, Up
 
 from .driver import Context
+from .modes import Chosen
 
 Perform = Callable[[Task, Context], Awaitable[Outcome]]
 
@@ -68,6 +69,12 @@ class RecordingLine:
 
     def working_on(self, task: str, pct: int = 0, step: str = "") -> None:
         self.doing.append((task, pct, step))
+
+    def choose_mode(self) -> Chosen:
+        return Chosen("queue", "a fake's")
+
+    def counts(self) -> Mapping[str, int]:
+        return {"sent": len(self.emitter.events)}
 
     async def heard(self, kind: type[Up], times: int = 1) -> Up:
         """Return the n-th report of that kind, as soon as there is one."""

@@ -31,6 +31,8 @@ import anyio
 
 from ipc import control, process
 
+from .modes import Chosen, ModeGate
+
 if sys.platform == "win32":
     import _winapi
     import msvcrt
@@ -149,6 +151,7 @@ class Channel:
         self._stop_at: float | None = None
         self._doing = ("", 0, "")
         self._signs = 0
+        self._gate = ModeGate(assignment.modes, assignment.mode, emitter.switch)
 
     def listen(self, already: bytes) -> None:
         """Start the thread that hears the supervisor; `already` is what was read of it before."""
@@ -179,6 +182,14 @@ class Channel:
         """What the next beats say; a call is a sign of progress, also when it repeats itself. From any thread."""
         self._doing = (task, pct, step)
         self._signs += 1
+
+    def choose_mode(self) -> Chosen:
+        """The mode by which the events of the cycle that begins travel; the emitter uses it from here on."""
+        return self._gate.choose()
+
+    def counts(self) -> Mapping[str, int]:
+        """What became of events since the start."""
+        return self.emitter.statistics().counts()
 
     def time_left(self, most: float) -> float:
         """At most so many seconds, and not quite until the supervisor's patience ends."""
@@ -226,6 +237,8 @@ class Channel:
                 self.emitter.redirect(message.address, message.key)
             case control.Switch():
                 self.emitter.switch(message.mode, message.reason)
+            case control.Modes():
+                self._gate.hear(message)
             case _:
                 if isinstance(message, control.Stop):
                     self._stop_at = time.monotonic() + message.grace
@@ -345,6 +358,7 @@ def live(wires: Wires, reports: Reports, assignment: control.Assignment, already
         marker_fd=wires.markers,
         mode=assignment.mode,
         fallback=assignment.fallback,
+        coalesce=not assignment.lockstep,
         on_trouble=trouble,
     )
     # The spool's lock is ours from here. A supervisor that has died before this may have a successor that closed our

@@ -19,10 +19,24 @@ class Down(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=str.low
     """From the supervisor to one worker."""
 
 
+class Modes(Down, frozen=True, kw_only=True):
+    """How the mode of each cycle is chosen from now on: `forced` with its `reason`, else a draw against `rate`.
+
+    `source` says where the rate comes from. `at_once`: the cycle in hand changes to the forced mode, too.
+    """
+
+    forced: str = ""
+    reason: str = ""
+    rate: float = 1.0
+    source: str = ""
+    at_once: bool = False
+
+
 class Assignment(Down, frozen=True, kw_only=True):
     """The first message: which phase and epoch this process is, and all that it needs for it.
 
     `address` and `key` (base64) are the queue's; empty when there is no queue. `mode` is "queue" or "stdout".
+    `modes` says how the mode of each cycle is chosen; without it `mode` holds. In lock-step nothing is coalesced.
     `environ` is added to this process's environment; `options` are the phase's of `supervisor.toml`; times in seconds.
     """
 
@@ -38,6 +52,7 @@ class Assignment(Down, frozen=True, kw_only=True):
     address: str = ""
     key: str = ""
     mode: str = "queue"
+    modes: Modes | None = None
     fallback: bool = True
     lockstep: bool = False
     beat_every: float = 0.5
@@ -69,7 +84,7 @@ class Redirect(Down, frozen=True, kw_only=True):
 
 
 class Switch(Down, frozen=True, kw_only=True):
-    """Use this mode from now on (a rollback, or the return from one)."""
+    """Use this mode from now on (until the next cycle's own is chosen)."""
 
     mode: str
     reason: str
@@ -118,19 +133,26 @@ class Idle(Up, frozen=True, kw_only=True):
 
 
 class Claimed(Up, frozen=True, kw_only=True):
-    """A task was taken up; `text` is its first line, for people."""
+    """A task was taken up; `text` is its first line, for people.
+
+    `mode` is how this cycle's events travel and `reason` why; `drawn` the number drawn for it, where one was.
+    """
 
     task: str
     attempt: int
     text: str
+    mode: str = ""
+    reason: str = ""
+    drawn: float | None = None
 
 
 class Finished(Up, frozen=True, kw_only=True):
-    """The cycle's record is in the history."""
+    """The cycle's record is in the history. `events` are the emitter's counts for this cycle alone, as in `Beat`."""
 
     task: str
     head: int
     result: str
+    events: Mapping[str, int] = {}
 
 
 class Beat(Up, frozen=True, kw_only=True):
@@ -179,7 +201,7 @@ class Trouble(Up, frozen=True, kw_only=True):
     text: str
 
 
-AnyDown = Assignment | Bell | Ack | Redirect | Switch | Hold | Turn | Stop
+AnyDown = Assignment | Bell | Ack | Redirect | Modes | Switch | Hold | Turn | Stop
 AnyUp = Spare | Ready | Idle | Claimed | Finished | Beat | Pulse | WantTurn | TurnDone | Trouble
 
 _encoder = msgspec.json.Encoder()

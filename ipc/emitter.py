@@ -460,7 +460,7 @@ class Emitter:
             except Exception as error:  # noqa: BLE001 - whatever it was, the feeder goes on, in another mode
                 if generation == self._generation:
                     _log.debug("the feeder failed", exc_info=True)
-                    self._fall_back(f"the feeder failed: {error!r}")
+                    self._fall_back(f"the feeder failed: {error!r}", markers=self._transport is Transport.STDOUT)
                 continue
             if generation != self._generation:
                 return
@@ -573,20 +573,21 @@ class Emitter:
         self._send_again(above=self._durable)
         self._poll, self._retry_at = _POLL[0], 0.0
 
-    def _fall_back(self, cause: str) -> None:
-        """The queue is of no use at present."""
+    def _fall_back(self, cause: str, *, markers: bool = False) -> None:
+        """The queue is of no use at present; with `markers`: what failed is stdout, so that nothing is left."""
         self._proxy = None
         self._fallbacks += 1
         self._probe = _PROBE[0]
         self._probe_at = time.monotonic() + self._probe
-        if self._transport is Transport.STDOUT:
+        if markers:
             _log.error("events of %s cannot be written to stdout: %s", self._worker, cause)
             self._move_to(Transport.SPOOL, "nobody takes them; critical ones wait in the spool")
             return
         _log.error("the queue for events of %s is broken: %s", self._worker, cause)
         if self._fallback and self._marker_fd >= 0:
             _log.warning("events of %s fall back to stdout", self._worker)
-            self._move_to(Transport.STDOUT, "fallback")
+            if self._transport is not Transport.STDOUT:
+                self._move_to(Transport.STDOUT, "fallback")
         else:
             _log.warning("events of %s wait in the spool until the queue is back: falling back is off", self._worker)
             self._move_to(Transport.SPOOL, "fallback is off")

@@ -274,6 +274,26 @@ def test_a_switch_is_obeyed(side: Side, make: Callable[..., Emitter], pipe: tupl
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes block there")
+def test_a_switch_to_a_queue_that_is_broken_stays_on_stdout(
+    side: Side, make: Callable[..., Emitter], pipe: tuple[int, BinaryIO]
+) -> None:
+    """The switch becomes a fallback: events go on by stdout, and to the queue as soon as it answers."""
+    write, lines = pipe
+    emitter = make(marker_fd=write, mode="stdout")
+    until(lambda: emitter.mode == "stdout")
+    side.server.close()
+    emitter.switch("queue", "drawn")
+    until(lambda: emitter.statistics().fallbacks == 1)
+    emitter.emit("qa", "x", type="finding", detail="0")
+    side.read_line(lines.readline())
+    emitter.ack(Ack(durable=1))
+    assert emitter.drain(10)
+    side.server.start()
+    emitter.redirect(side.server.address, side.server.key)
+    until(lambda: emitter.mode == "queue")
+    assert [e.detail for e in side.events] == ["0"]
+
+
 def test_a_held_pipe_holds_nobody(side: Side, make: Callable[..., Emitter], pipe: tuple[int, BinaryIO]) -> None:
     """While nobody reads the marker pipe, emit returns, switches are heard, and all arrives by the other way."""
     emitter = make(marker_fd=pipe[0], mode="stdout")

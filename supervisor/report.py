@@ -114,14 +114,16 @@ def _gave_up(event: Recorded) -> bool:
 
 
 def _busy(events: Sequence[Recorded]) -> float:
-    """Seconds between each start of a cycle and what followed it: its end, or the next start."""
+    """Seconds from each start of a cycle to its end or its worker's; what a dead supervisor left open counts nothing."""
     total, began = 0.0, None
     for event in events:
-        if event.type not in {"phase_start", "phase_complete", "phase_error"}:
-            continue
-        if began is not None:
+        if event.step == "spawn":
+            began = None
+        elif event.type == "phase_start":
+            began = event.timestamp
+        elif began is not None and (event.type in {"phase_complete", "phase_error"} or event.step == "exit"):
             total += event.timestamp - began
-        began = event.timestamp if event.type == "phase_start" else None
+            began = None
     return total
 
 

@@ -53,7 +53,7 @@ class WorkspaceBusyError(UserError):
         who = f"process {pid}" if pid else "another process, which is just starting"
         super().__init__(
             f"a supervisor is running in {root} already ({who}); one workspace has one supervisor. "
-            f"`supervisor status` shows it; to end it, interrupt it in its terminal{f' or: kill {pid}' if pid else ''}"
+            "`supervisor status` shows it, `supervisor stop` ends it"
         )
 
 

@@ -194,7 +194,7 @@ def _say_status(now: CrewStatus) -> None:
     ]
     say(*columns(rows))
     queue = f", queue {now.queue_depth}/{now.queue_capacity}" if now.queue_capacity else ""
-    say(f"record {now.head}{queue}" + "".join(f", {name} {count}" for name, count in now.counters.items()))
+    say(f"record {now.head}{queue}" + "".join(f", {name} {count}" for name, count in now.counters.items() if count))
 
 
 def trust(ctx: typer.Context, *, as_json: AsJson = False) -> None:

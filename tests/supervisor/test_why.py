@@ -1,0 +1,97 @@
+"""Why a phase is as it is: which records count, in which order, and how they read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipc.events import ProgressEvent
+from supervisor.journal import Journal, OwnRow, StoredEvent
+from supervisor.restart import CrewPolicy, Exit, History, RestartPolicy, after_exit
+from supervisor.why import KINDS, gathered, last_words, reasons, sentence
+
+ORDER = ("planning", "qa")
+
+
+def stored(
+    step: str, *, phase: str = "qa", detail: str = "", n: int = 1, transport: str = "supervisor", **summary: Any
+) -> StoredEvent:
+    return StoredEvent("s", n, "supervisor", 1, n, transport, "log_entry", phase, step, 0, detail, summary, None, 9.0)
+
+
+def decision(*, ran_for: float = 1.0, asked: bool = False, restarts: int = 5) -> tuple[str, Mapping[str, Any]]:
+    """What the restart policy decides about an exit of QA, as the crew puts it on record."""
+    made = after_exit(
+        Exit(child="qa", code=-9, ready=True, ran_for=ran_for, asked=asked),
+        history=History(),
+        policy=RestartPolicy(restarts=restarts),
+        crew=CrewPolicy(),
+        order=ORDER,
+        now=100.0,
+        jitter=0.5,
+    )
+    return made.reason, made.inputs
+
+
+def test_a_decision_reads_as_a_sentence_with_all_its_inputs() -> None:
+    """How long it ran and whether that counts as stable, what was used up, which wait was drawn."""
+    text, inputs = decision()
+    told = sentence("decision", text, inputs)
+    for part in ("signal 9", "ran for 1 s, which is not stable", "0 of 5 restarts", "0 of 20 of the crew", "0.12 s"):
+        assert part in told
+    assert "which is stable" in sentence("decision", *decision(ran_for=60.0))
+
+
+def test_giving_up_says_whose_limit_was_passed() -> None:
+    """No wait was drawn then, and none is told."""
+    told = sentence("decision", *decision(restarts=0))
+    assert "0 are allowed" in told
+    assert "drawn" not in told
+
+
+def test_only_the_supervisors_own_records_count() -> None:
+    """What a worker emits under a decision's name explains nothing."""
+    assert reasons([stored("decision", detail="mine", transport="queue")], "qa") == ()
+    assert reasons([stored("testing")], "qa") == ()
+    assert len(reasons([stored("decision")], "qa")) == 1
+
+
+def test_what_concerns_all_explains_each() -> None:
+    """The transport's choice and people's commands; another phase's restarts do not."""
+    shared = [stored(step, phase="supervisor") for step in ("mode", "command", "spare")]
+    assert len(reasons(shared, "qa")) == 3
+    assert reasons([stored("exit", phase="planning"), stored("exit", phase="supervisor")], "qa") == ()
+
+
+@pytest.mark.parametrize("step", sorted(KINDS))
+def test_every_kind_of_record_has_its_words(step: str) -> None:
+    """Whatever of its figures is missing, and with nothing that a terminal would obey."""
+    told = sentence(step, "because\x1b[31m of\nthis", {})
+    assert "because" in told
+    assert told.isprintable()
+
+
+def test_a_journal_is_read_to_its_end_in_order(tmp_path: Path) -> None:
+    """Records of the phase and of all, crashes among them, by their place in the journal."""
+    rows = []
+    for n in range(1, 2101):
+        kind = "phase_error" if n % 7 == 0 else "log_entry"
+        phase = "supervisor" if n % 3 == 0 else "qa"
+        step = "mode" if phase == "supervisor" else "exit"
+        rows.append(OwnRow(seq=n, event=ProgressEvent(kind, phase, step, detail=str(n))))
+    with Journal.open(tmp_path / "journal.db") as journal:
+        journal.commit(rows).result()
+        found = gathered(journal.reader, "qa")
+    assert len(found) == 2100
+    assert [int(reason.cursor.rpartition(":")[2]) for reason in found] == list(range(1, 2101))
+
+
+def test_in_short_is_the_last_decision() -> None:
+    """Not what happened since; without any, what is known; without that, so much."""
+    found = reasons([stored("decision", detail="A"), stored("exit", detail="B")], "qa")
+    assert last_words(found) == "Decided: A"
+    assert "B" in last_words(found[1:])
+    assert last_words(()) == "Nothing is on record about it yet."

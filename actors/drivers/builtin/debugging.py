@@ -21,7 +21,7 @@ from .desk import Desk, fresh, one_line
 from .explain import Cause, explain
 from .findings import Finding
 from .fixes import as_green, safe_fixes
-from .inspection import KnownRuns, inspect, test
+from .inspection import KnownRuns, again, as_it_is, inspect, test
 from .project import Project
 
 
@@ -48,7 +48,11 @@ class BuiltinDebugging:
             return Outcome(result="blocked", detail="There is no snapshot of the repository yet; start the run again.")
         tree = await desk.checkout(head)
         project = await desk.project(tree)
-        finding = _finding(parts) or _finding(await desk.thread()) or await self._guess(desk, head, tree, project)
+        thread = await desk.thread()
+        if crossed(parts, thread):
+            said = f"answered before it came: {one_line(parts[-1].text)}"
+            return Outcome(result="done", detail=said, report=(f"{said[0].upper()}{said[1:]}",))
+        finding = _finding(parts) or _finding(thread) or await self._guess(desk, head, tree, project)
         if finding is None:
             return _hand_on(parts)
         if finding.tool == "ruff":
@@ -93,17 +97,15 @@ class BuiltinDebugging:
     # -- tests
 
     async def _test(self, desk: Desk, head: str, tree: Path, project: Project, finding: Finding) -> Outcome:
-        concerned = str(finding.data.get("id", "")) or finding.file
-        desk.context.say("investigating", 10, f"again: {concerned or finding.message}")
-        again = await test(desk, tree, project, *([concerned] if concerned else []))
-        there = [found for found in again.findings if found.fingerprint == finding.fingerprint]
-        if not there:
-            return _gone(finding, f"it passes now: {again}")
-        cause = await run_sync(lambda: explain(there[0], tree, workspace=desk.context.workspace))
-        fixed = await self._by_safe_fixes(desk, head, tree, project, there[0], cause)
+        desk.context.say("investigating", 10, f"again: {finding.data.get('id') or finding.file or finding.message}")
+        there, run = await again(desk, head, tree, project, finding, self._runs)
+        if there is None:
+            return _gone(finding, f"it passes now: {run}")
+        cause = await run_sync(lambda: explain(there, tree, workspace=desk.context.workspace))
+        fixed = await self._by_safe_fixes(desk, head, tree, project, there, cause)
         if fixed is not None:
             return _fixed(finding, fixed, "a safe fix of the code it runs through makes it pass")
-        return _explained(there[0], cause)
+        return _explained(there, cause)
 
     async def _by_safe_fixes(
         self, desk: Desk, head: str, tree: Path, project: Project, finding: Finding, cause: Cause
@@ -121,8 +123,7 @@ class BuiltinDebugging:
         if not fixed.files:
             return None
         concerned = str(finding.data.get("id", "")) or finding.file
-        again = await test(desk, tree, project, concerned)
-        if any(found.fingerprint == finding.fingerprint for found in again.findings):
+        if as_it_is(finding, await test(desk, tree, project, concerned)) is not None:
             return None
         note = f"Make {finding.symbol or finding.file} pass"
         kept = await self._keep_if_green(desk, tree, project, before, note, fixed.files)
@@ -139,6 +140,14 @@ class BuiltinDebugging:
         ]
         await desk.checkout(head)
         return named[0] if len(named) == 1 else None
+
+
+def crossed(parts: Sequence[Message], thread: Sequence[Message]) -> bool:
+    """Whether all that is new is Planning's request for what we have reported on since: the two letters crossed."""
+    ours = max((m.n for m in thread if m.by == "debugging"), default=0)
+    return bool(parts) and all(
+        part.kind == "Fix" and part.by == "planning" and not part.data.get("answer") and part.n < ours for part in parts
+    )
 
 
 def _finding(messages: Sequence[Message]) -> Finding | None:

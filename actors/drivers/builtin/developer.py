@@ -20,7 +20,7 @@ from .desk import Desk, fresh, one_line
 from .findings import Finding
 from .fixes import as_green
 from .implement import Applied, Change, Refused, Spec, apply, specs
-from .inspection import KnownRuns, test
+from .inspection import KnownRuns, again, test
 from .project import Project
 
 
@@ -48,12 +48,13 @@ class BuiltinDeveloper:
         project = await desk.project(tree)
         if not changes:
             assert finding is not None
-            return await self._look_again(desk, tree, project, finding, parts, thread, title)
+            return await self._look_again(desk, head, tree, project, finding, parts, thread, title)
         return await self._implement(desk, tree, project, head, title, spec, changes, parts, thread)
 
     async def _look_again(
         self,
         desk: Desk,
+        head: str,
         tree: Path,
         project: Project,
         finding: Finding,
@@ -62,10 +63,9 @@ class BuiltinDeveloper:
         title: str,
     ) -> Outcome:
         """Nothing is spelled out; perhaps the user has mended it by hand meanwhile."""
-        concerned = str(finding.data.get("id", "")) or finding.file
-        desk.context.say("verifying", 30, f"again: {concerned}")
-        again = await test(desk, tree, project, *([concerned] if concerned else []))
-        if any(found.fingerprint == finding.fingerprint for found in again.findings):
+        desk.context.say("verifying", 30, f"again: {finding.data.get('id') or finding.file or finding.message}")
+        there, _ = await again(desk, head, tree, project, finding, self._runs)
+        if there is not None:
             return _nothing_spelled_out(parts, thread, None, title)
         return _already(f"what makes {finding.name} pass", None, thread)
 

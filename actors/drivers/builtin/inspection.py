@@ -106,6 +106,33 @@ class KnownRuns:
             self._runs.popitem(last=False)
 
 
+async def again(
+    desk: Desk, head: str, tree: Path, project: Project, finding: Finding, runs: KnownRuns
+) -> tuple[Finding | None, TestRun]:
+    """A test's finding as it is now (None: gone), and the run that shows it.
+
+    Where the test alone cannot be started (its module cannot be imported, it was renamed), the whole run decides.
+    """
+    concerned = str(finding.data.get("id", "")) or finding.file
+    run = await test(desk, tree, project, *([concerned] if concerned else []))
+    if not shows(run):
+        run = await runs.at(desk, head, tree, project)
+    return as_it_is(finding, run), run
+
+
+def shows(run: TestRun) -> bool:
+    """Whether something that is absent from the run is not there: what never started shows nothing."""
+    return run.status in ("ran", "no tests")
+
+
+def as_it_is(finding: Finding, run: TestRun) -> Finding | None:
+    """The finding as that run has it, as it was where the run shows nothing, None where it is gone."""
+    for found in run.findings:
+        if found.fingerprint == finding.fingerprint:
+            return found
+    return None if shows(run) else finding
+
+
 def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Lint findings by rule and file; by rule alone from `MOST_FILES` files on."""
     by_rule: dict[tuple[str, str], dict[str, list[Finding]]] = {}

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,23 +128,17 @@ class Shop:
         """Everything in the journal."""
         return [json.loads(line) for line in self.say("events", "--json").splitlines()]
 
-    def message(self, kind: str) -> list[dict[str, Any]]:
+    def posts(self, kind: str) -> list[dict[str, Any]]:
         """All posted messages of that kind, from the history."""
-        found = []
-        for segment in sorted((self.root / "crew" / ".history").glob("*.jsonl")):
-            for line in segment.read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
-                items = [*record.get("posts", ()), *([record["item"]] if record.get("item") else [])]
-                found += [item for item in items if item.get("kind") == kind]
-        return found
+        return [post for record in self.records() for post in record["data"].get("posts", ()) if post["kind"] == kind]
 
-    def records(self, kind: str) -> list[dict[str, Any]]:
-        """The history's records of that kind, in order."""
+    def records(self, kind: str = "") -> list[dict[str, Any]]:
+        """The history's records, or those of that kind, in order."""
         found = []
         for segment in sorted((self.root / "crew" / ".history").glob("*.jsonl")):
             lines = segment.read_text(encoding="utf-8").splitlines(keepends=True)
             found += [json.loads(line) for line in lines if line.endswith("\n")]  # the last may just be written
-        return [record for record in found if record["kind"] == kind]
+        return [record for record in found if kind in ("", record["kind"])]
 
     def files(self) -> dict[str, bytes]:
         """The user's files, without what is ours."""
@@ -305,6 +299,17 @@ class Gates:
         """Names a process of a dead worker that lived beside its successor's."""
         found = self.folder / "overlap"
         return found.read_text() if found.exists() else ""
+
+
+def living(pids: Iterable[int]) -> list[str]:
+    """Those that still run, by name; one that is dead and not yet reaped does not."""
+    found = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{pid} {process.status()} {process.cmdline()}")
+    return found
 
 
 def end(process: subprocess.Popen[str]) -> None:

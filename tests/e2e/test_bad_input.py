@@ -1,0 +1,285 @@
+"""Whole runs on repositories that are not as one would wish: a finding or a clear message each, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from supervisor.exits import Exit
+from tests.e2e.conftest import Shop
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
+
+
+def check(shop: Shop) -> None:
+    """What holds after every run: no traceback of ours, a history that verifies."""
+    assert "Traceback" not in shop.output
+    shop.say("docs", "verify")
+
+
+def test_no_git_and_no_git_program(shop: Shop, tmp_path: Path) -> None:
+    """A folder without git, on a machine without the program, is worked on like any other."""
+    shop.write("shop/cart.py", "import json\n\n\ndef total(prices):\n    return sum(prices)\n")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    without = Shop(shop.root, {**shop.environ, "PATH": str(tools)})
+    assert not (shop.root / ".git").exists()
+    assert without.run() == 0, shop.output
+    assert "import json" not in shop.read("shop/cart.py")
+    check(shop)
+
+
+def test_the_users_git_stays_untouched(shop: Shop) -> None:
+    """Index, branches, stash and objects of the user's repository are byte for byte as they were."""
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("needs the git program to make a repository")
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "begin"]):
+        subprocess.run([git, *words], cwd=shop.root, check=True)
+    shop.write("shop/cart.py", "import json\n\n\ndef total(prices):\n    return sum(prices)\n")
+
+    def state() -> dict[str, bytes]:
+        folder = shop.root / ".git"
+        return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = state()
+    assert shop.run() == 0, shop.output
+    assert state() == before
+    assert "import json" not in shop.read("shop/cart.py")
+    check(shop)
+
+
+def test_no_tests(shop: Shop) -> None:
+    """A project without tests is told so, and looked at all the same."""
+    shutil.rmtree(shop.root / "tests")
+    code = shop.run()
+    assert code in (Exit.DONE, Exit.WORK_REMAINS)
+    assert "no tests" in shop.read("crew/QA_WRITE.md")
+    check(shop)
+
+
+def test_no_python_at_all(shop: Shop) -> None:
+    """A folder with no Python in it ends without an error of ours."""
+    shutil.rmtree(shop.root / "tests")
+    shutil.rmtree(shop.root / "shop")
+    (shop.root / "pyproject.toml").unlink()
+    shop.write("notes.txt", "Nothing to run here.\n")
+    assert shop.run() in (Exit.DONE, Exit.WORK_REMAINS)
+    assert "no Python file" in shop.read("crew/QA_WRITE.md")
+    check(shop)
+
+
+def test_tests_that_hang_and_tests_that_end_the_interpreter(shop: Shop) -> None:
+    """Each is a finding with its name and line; the other tests still count."""
+    shop.write("supervisor.toml", "[project]\nhang = 2.0\n")
+    shop.write(
+        "tests/test_bad.py",
+        """
+        import os
+        import time
+
+
+        def test_waits_for_ever():
+            time.sleep(600)
+
+
+        def test_ends_everything():
+            os._exit(3)
+
+
+        def test_is_fine():
+            pass
+        """,
+    )
+    assert shop.run() == Exit.WORK_REMAINS, shop.output
+    said = shop.read("crew/QA_WRITE.md")
+    assert "2 passed" in said
+    assert "test_waits_for_ever hangs: stopped after 2 s" in said
+    assert "test_ends_everything ends the interpreter: exit code 3" in said
+    check(shop)
+
+
+def test_files_that_cannot_be_read_as_python(shop: Shop) -> None:
+    """A syntax error, a source that is not UTF-8, a NUL byte, a broken test: findings, and the rest goes on."""
+    shop.write("shop/broken.py", "def half(:\n    pass\n")
+    (shop.root / "shop/latin.py").write_bytes(b'NAME = "caf\xe9"\n')
+    (shop.root / "shop/declared.py").write_bytes(b'# -*- coding: latin-1 -*-\nNAME = "caf\xe9"\n')
+    (shop.root / "shop/nul.py").write_bytes(b"A = 1\0\n")
+    shop.write("tests/test_broken.py", "from shop.broken import half\n\n\ndef test_half():\n    assert half\n")
+    assert shop.run() == Exit.WORK_REMAINS, shop.output
+    said = shop.read("crew/QA_WRITE.md") + shop.read("crew/PLANNING_READ.md")
+    assert "shop/broken.py" in said
+    assert "tests/test_broken.py: cannot be imported" in said.replace("test_broken.py:1:", "test_broken.py:")
+    assert "shop/latin.py" in said
+    assert (shop.root / "shop/latin.py").read_bytes() == b'NAME = "caf\xe9"\n'
+    check(shop)
+
+
+def test_a_configuration_file_of_the_project_that_is_damaged(shop: Shop) -> None:
+    """A pyproject.toml that is no TOML is said to be so; nothing of ours fails over it."""
+    shop.write("pyproject.toml", "[project\nname = shop\n")
+    assert shop.run() in (Exit.DONE, Exit.WORK_REMAINS)
+    assert "pyproject.toml" in shop.read("crew/QA_WRITE.md")
+    check(shop)
+
+
+def test_packages_named_like_ours(shop: Shop) -> None:
+    """A repository's own packages called ipc, actors or supervisor are what its tests see; we see ours."""
+    for name in ("ipc", "actors", "supervisor", "docs_store"):
+        shop.write(f"{name}/__init__.py", f'"""Theirs."""\n\nWHOSE = "theirs: {name}"\n')
+        shop.write(
+            f"tests/test_{name}.py",
+            f"import {name}\n\n\ndef test_whose():\n    assert {name}.WHOSE == 'theirs: {name}'\n",
+        )
+    outside = Shop(shop.root, shop.environ)
+    # `python -m` puts the current folder first on the path, which is theirs: people have the console script.
+    process = subprocess.run(
+        [sys.executable, "-P", "-m", "supervisor", "run", "--until-idle", "--plain"],
+        cwd=outside.root,
+        env=outside.environ,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "5 passed" in shop.read("crew/QA_WRITE.md")
+
+
+# -- disks and permissions
+
+
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A small file system of its own, where we may mount one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("needs root on Linux, to mount a small file system")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"may not mount here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def filling(filler: Path) -> Iterator[None]:
+    """Take up every byte that becomes free, until the end; then give all back."""
+    enough = threading.Event()
+
+    def fill() -> None:
+        with filler.open("ab", buffering=0) as file:
+            while not enough.wait(0.005):
+                with suppress(OSError):  # full again
+                    while True:
+                        file.write(b"x" * 512)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+        filler.unlink()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(tmp_path / "shop" / "crew", "size=1m")
+
+
+def test_a_full_disk_is_an_alarm_and_work_goes_on_when_there_is_space(small_disk: Path, shop: Shop) -> None:
+    """While the history cannot grow, work pauses with a clear alarm; nothing is lost, and it resumes by itself."""
+    shop.write("shop/cart.py", "import json\n\n\ndef total(prices):\n    return sum(prices)\n")
+
+    with shop.watch() as run:
+        run.until(lambda event: event["type"] == "phase_start" and event["phase"] == "qa")
+        with filling(small_disk / "filler"):
+            refused = run.until(lambda event: event["step"] == "trouble" and "No space left" in event["detail"])
+            assert ".history" in refused["detail"]
+            assert run.process.poll() is None
+        assert run.wait() == 0, run.told()
+    assert "import json" not in shop.read("shop/cart.py")
+    shop.say("docs", "verify")
+
+
+@pytest.fixture
+def read_only(shop: Shop) -> Iterator[Callable[[bool], None]]:
+    """Makes crew/ read-only, also for root: a bind mount that may not be written to."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+
+        def by_mode(on: bool) -> None:  # noqa: FBT001
+            (shop.root / "crew").chmod(0o500 if on else 0o700)
+
+        yield by_mode
+        by_mode(on=False)
+        return
+    crew = str(shop.root / "crew")
+    bound = subprocess.run(["mount", "--bind", crew, crew], capture_output=True, text=True, check=False)
+    if bound.returncode:
+        pytest.skip(f"root may write anywhere, and no mount is allowed here: {bound.stderr.strip()}")
+
+    def by_mount(on: bool) -> None:  # noqa: FBT001
+        options = f"remount,bind,{'ro' if on else 'rw'}"
+        subprocess.run(["mount", "-o", options, crew], check=True)
+
+    try:
+        yield by_mount
+    finally:
+        subprocess.run(["umount", "-l", crew], check=True)
+
+
+def test_a_folder_without_write_permission_is_refused_at_the_start(
+    shop: Shop, read_only: Callable[[bool], None]
+) -> None:
+    """A crew/ that cannot be written to is a clear error, and the run after it was put right is fine."""
+    read_only(True)
+    assert shop.run() == Exit.CONFIGURATION
+    assert "crew cannot be written to" in shop.output
+    assert "Traceback" not in shop.output
+    read_only(False)
+    assert shop.run() == 0, shop.output
+    check(shop)
+
+
+def test_a_folder_that_becomes_read_only_is_an_alarm(shop: Shop, read_only: Callable[[bool], None]) -> None:
+    """Work pauses with an alarm, and goes on when the folder can be written to again."""
+    with shop.watch() as run:
+        run.until(lambda event: event["type"] == "phase_start" and event["phase"] == "qa")
+        read_only(True)
+        run.until(lambda event: event["step"] in ("documents", "trouble") and "ead-only" in event["detail"])
+        assert run.process.poll() is None
+        read_only(False)
+        assert run.wait() == 0, run.told()
+    shop.say("docs", "verify")
+
+
+def test_a_huge_repository(shop: Shop) -> None:
+    """10⁵ files: progress is shown, ignored folders are skipped, and the run ends."""
+    shop.write(".gitignore", shop.read(".gitignore") + "/generated/\n")
+    for top, count in (("data", 100), ("generated", 400)):
+        for number in range(count):
+            folder = shop.root / top / f"{number:03}"
+            folder.mkdir(parents=True)
+            for inner in range(1000 if top == "data" else 100):
+                (folder / f"{inner:04}.txt").write_bytes(b"%d" % inner)
+    with shop.watch() as run:
+        first = run.until(lambda event: event["step"] == "snapshot" and event["type"] == "progress")
+        assert "files" in first["detail"]
+        counted = run.until(lambda event: event["step"] == "snapshot" and event["type"] == "log_entry")
+        assert run.wait() == 0, run.told()
+    count = int(counted["detail"].split()[2])
+    assert 100_000 <= count < 100_100

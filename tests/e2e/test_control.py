@@ -1,0 +1,138 @@
+"""The command line as a client of a running supervisor: start, look, command, explain, stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import LIMIT, Shop
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+def run(shop: Shop, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        shop.command(*words),
+        cwd=shop.root,
+        env=shop.environ,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def until(true: Callable[[], Any], what: str) -> Any:
+    """Look again until it is so: what is waited for is said by processes of their own."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        found = true()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"waited in vain for: {what}")
+
+
+def phases(shop: Shop) -> dict[str, Any]:
+    found: dict[str, Any] = shop.ask("status", check=False)["phases"]
+    return found
+
+
+@pytest.fixture
+def running(shop: Shop) -> Iterator[Shop]:
+    """A crew in the background, which has nothing left to do; ended however the test went."""
+    started = run(shop, "start", "--json")
+    assert started.returncode == 0, started.stderr
+    until(lambda: all(phase["state"] == "ready" for phase in phases(shop).values()), "everybody idle")
+    try:
+        yield shop
+    finally:
+        run(shop, "stop")
+
+
+def test_a_day_in_the_life_of_a_daemon(running: Shop) -> None:
+    """Start detaches; commands are heard one after the other and answered; the record explains; stop leaves nothing."""
+    shop = running
+    pid = shop.ask("status")["pid"]
+    again = run(shop, "start")
+    assert again.returncode == 75
+    assert str(pid) in again.stderr
+
+    before = phases(shop)["developer"]["pid"]
+    both = [
+        subprocess.Popen(
+            shop.command("restart", "developer", "--json"),
+            cwd=shop.root,
+            env=shop.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=LIMIT) for process in both]
+    for process, (out, error) in zip(both, said, strict=True):
+        assert (process.returncode == 0 and '"ok": true' in out) or "already" in error, (out, error)
+    assert any(process.returncode == 0 for process in both)
+    assert phases(shop)["developer"]["pid"] != before
+
+    os.kill(phases(shop)["qa"]["pid"], signal.SIGKILL)
+    until(lambda: phases(shop)["qa"]["restarts"] == 1 and phases(shop)["qa"]["state"] == "ready", "a successor of QA")
+    why = shop.say("why", "qa")
+    assert "signal 9" in why
+    assert "started again" in why
+    assert "0 of 5 restarts of its own were used up" in why
+
+    assert shop.ask("pause", "qa") == {"phases": ["qa"], "paused": True}
+    until(lambda: phases(shop)["qa"]["state"] == "paused", "QA paused")
+    shop.say("resume")
+    until(lambda: phases(shop)["qa"]["state"] == "ready", "QA going on")
+
+    (shop.root / "supervisor.toml").write_text("[phases.qa]\noptions = {depth = 2}\n")
+    kept = {key: phase["pid"] for key, phase in phases(shop).items() if key != "qa"}
+    reloaded = shop.ask("reload")
+    assert reloaded["data"]["restarted"] == ["qa"]
+    assert {key: phase["pid"] for key, phase in phases(shop).items() if key != "qa"} == kept
+    (shop.root / "supervisor.toml").write_text("[phases.qa]\nnonsense = 1\n")
+    refused = run(shop, "reload")
+    assert refused.returncode == 1
+    assert "nonsense" in refused.stderr
+    (shop.root / "supervisor.toml").write_text("")
+
+    workers = {phase["pid"] for phase in phases(shop).values()}
+    stopped = run(shop, "stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert not any(psutil.pid_exists(worker) for worker in workers)
+    assert not psutil.pid_exists(pid)
+    for words in (["stop"], ["restart", "qa"], ["reload"], ["status"]):
+        assert run(shop, *words).returncode == 3, words
+    assert "signal 9" in shop.say("why", "qa"), "the journal explains without a supervisor"
+    assert shop.ask("report", "--since", "1h")["phases"]["qa"]["crashes"] == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGHUP is of Unix")
+def test_a_hangup_reloads(running: Shop) -> None:
+    """As every daemon of Unix does; the crew goes on."""
+    pid = running.ask("status")["pid"]
+    (running.root / "supervisor.toml").write_text("[phases.debugging]\noptions = {depth = 3}\n")
+    before = phases(running)
+    os.kill(pid, signal.SIGHUP)
+    until(lambda: phases(running)["debugging"]["pid"] != before["debugging"]["pid"], "a new worker for Debugging")
+    assert phases(running)["qa"]["pid"] == before["qa"]["pid"]
+
+
+def test_a_start_that_fails_says_why(shop: Shop, tmp_path: Path) -> None:
+    """The supervisor's own words and its exit code come back."""
+    (shop.root / "crew" / ".history").rename(tmp_path / "elsewhere")
+    failed = run(shop, "start")
+    assert failed.returncode == 78
+    assert "history" in failed.stderr

@@ -1,0 +1,112 @@
+"""Workers that run and do not live, or take too much: each is told apart, ended, and given up with its reason."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.conftest import LIMIT, Shop, end
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+ACTORS = '''
+    """Phases that misbehave, each in its way."""
+
+    import os
+    import re
+    import time
+
+    import anyio
+
+    from ipc import control
+
+
+    def begin(line, assignment, task="t1"):
+        line.report(control.Ready(pid=os.getpid(), epoch=assignment.epoch))
+        line.report(control.Claimed(task=task, attempt=1, text="something"))
+        line.working_on(task, 1, "working")
+
+
+    async def blocks(line, assignment):
+        begin(line, assignment)
+        await anyio.sleep(0.6)
+        time.sleep(120)
+
+
+    async def holds(line, assignment):
+        begin(line, assignment)
+        await anyio.sleep(0.6)
+        re.match("(a+)+$", "a" * 60 + "b")
+
+
+    async def never_ready(line, assignment):
+        await anyio.sleep(120)
+
+
+    async def stands_still(line, assignment):
+        begin(line, assignment)
+        await anyio.sleep(120)
+
+
+    async def takes_long(line, assignment):
+        begin(line, assignment)
+        while True:
+            await anyio.sleep(0.1)
+            line.working_on("t1", 1, "working")
+
+
+    async def grows(line, assignment):
+        line.report(control.Ready(pid=os.getpid(), epoch=assignment.epoch))
+        kept = bytearray(os.urandom(1 << 20)) * 300
+        await anyio.sleep(120)
+        del kept
+'''
+EXPECTED = {
+    "blocks": ("verdict", "loop blocked", "time.sleep"),
+    "holds": ("verdict", "gil held", "interpreter's lock"),
+    "never_ready": ("verdict", "not started", "not ready"),
+    "stands_still": ("verdict", "no progress", "has shown no progress"),
+    "takes_long": ("limit", "over time", "phases.takes_long.task_time"),
+    "grows": ("limit", "over memory", "phases.grows.memory_mb"),
+}
+
+
+def test_each_way_of_not_living_is_told_apart_and_acted_on(shop: Shop) -> None:
+    """A verdict with its reason, a death, and, since no restart is allowed here, a phase given up with Planning told."""
+    shop.write("hogs.py", ACTORS)
+    toml = ["[restart]", "restarts = 0", "[liveness]", "start_grace = 8.0", "silence = 3.0", "no_progress = 6.0"]
+    for name in EXPECTED:
+        toml += [f"[phases.{name}]", f'actor = "hogs:{name}"']
+    toml += ["task_time = 0.0"]
+    text = "\n".join(toml) + "\n"
+    text = text.replace('"hogs:takes_long"', '"hogs:takes_long"\ntask_time = 4.0')
+    text = text.replace('"hogs:grows"', '"hogs:grows"\nmemory_mb = 250')
+    shop.write("supervisor.toml", text)
+    shop.say("trust")
+    process = shop.start()
+    try:
+        deadline = time.monotonic() + LIMIT
+        while time.monotonic() < deadline:
+            phases = shop.ask("status", check=False)["phases"]
+            if all(phases[name]["state"] == "quarantined" for name in EXPECTED):
+                break
+            time.sleep(0.5)
+        assert {name: phases[name]["state"] for name in EXPECTED} == dict.fromkeys(EXPECTED, "quarantined")
+        assert all(phases[name]["state"] != "quarantined" for name in ("planning", "developer", "qa", "debugging"))
+    finally:
+        end(process)
+    events = shop.events()
+    for name, (step, state, words) in EXPECTED.items():
+        judged = [e for e in events if e["phase"] == name and e["step"] in {"verdict", "limit"}]
+        told = [e for e in judged if e["summary"]["action"] == "restart"]
+        assert len(told) == 1, (name, judged)
+        assert (told[0]["step"], told[0]["summary"]["verdict"]) == (step, state), (name, told[0]["detail"])
+        if name != "blocks":
+            assert words in told[0]["detail"]
+        why = shop.say("why", name)
+        assert state in why
+        assert "0 are allowed" in why or "failed to start" in why
+    told_planning = shop.say("docs", "show", "PLANNING_READ")
+    assert "Takes long is not started again" in told_planning
+    assert "phases.takes_long.task_time" in told_planning

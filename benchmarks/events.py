@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import multiprocessing
 import statistics
@@ -18,7 +19,7 @@ from typing import Any
 
 from ipc.emitter import Emitter
 from ipc.events import ProgressEvent
-from ipc.frames import decode_header, encode_batch, split
+from ipc.frames import decode_event, decode_header, encode_batch, encode_event, split
 from ipc.markers import encode_unsigned, parse_marker
 from ipc.queue import EventQueue, Offer, QueueServer, Reply, connect, create_queue, read_key, serialize_queue
 from ipc.receiver import Receiver
@@ -332,6 +333,65 @@ def pyzmq(scale: float) -> dict[str, float]:
     return {"peer.pyzmq.per_s": PRODUCERS * count / took}
 
 
+def push_fifo(target: Any, count: int, go: Any) -> None:
+    """One event per put, encoded as ours are: its own pickling would be slower."""
+    go.wait()
+    for i in range(count):
+        event = encode_event(ProgressEvent("progress", "qa", "reading", i % 100, "module.py"))
+        target.put(event, timeout=60)
+
+
+def faster_fifo(scale: float) -> dict[str, float]:
+    """faster-fifo: one event per put, read in batches; left out where it is not installed."""
+    if importlib.util.find_spec("faster_fifo") is None:
+        return {}
+    import faster_fifo as fifo
+
+    count = int(100_000 * scale)
+    target = fifo.Queue(64 * 1024 * 1024, loads=bytes, dumps=bytes)
+    children, go = start(push_fifo, [(target, count)] * PRODUCERS)
+    began = time.perf_counter()
+    go.set()
+    seen = 0
+    while seen < PRODUCERS * count:
+        seen += sum(decode_event(event) is not None for event in target.get_many(timeout=60))
+    took = time.perf_counter() - began
+    for child in children:
+        child.join()
+    return {"peer.faster_fifo.per_s": PRODUCERS * count / took}
+
+
+def long(scale: float) -> dict[str, float]:
+    """10⁴ to 10⁷ events through the journal: events a second, and the memory of supervisor and workers, each time."""
+    import psutil
+
+    found: dict[str, float] = {}
+    for power in (4, 5, 6, 7):
+        total = int(10**power * scale)
+        with tempfile.TemporaryDirectory() as folder:
+            took, peaks = asyncio.run(_watched(Path(folder), total // PRODUCERS, psutil))
+        found[f"events.long_1e{power}_per_s"] = total / took
+        found[f"events.long_1e{power}_supervisor_mb"] = peaks[0]
+        found[f"events.long_1e{power}_worker_mb"] = peaks[1]
+    return found
+
+
+async def _watched(folder: Path, count: int, psutil: Any) -> tuple[float, tuple[float, float]]:
+    """As `_through`, with the largest memory of this process (above where it began) and of a worker, in MB."""
+    me = psutil.Process()
+    base, ours, theirs = me.memory_info().rss, 0, 0
+    running = asyncio.ensure_future(_through(folder, produce, PRODUCERS, count))
+    while not running.done():
+        ours = max(ours, me.memory_info().rss - base)
+        for child in me.children():
+            with contextlib.suppress(psutil.Error):
+                theirs = max(theirs, child.memory_info().rss)
+        await asyncio.wait([running], timeout=0.2)
+    took, _ = await running
+    return took, (ours / 1e6, theirs / 1e6)
+
+
+LONG: dict[str, Callable[[float], dict[str, float]]] = {"events.long": long}
 BENCHMARKS: dict[str, Callable[[float], dict[str, float]]] = {
     "events.emit": emit_cost,
     "events.journaled": journaled,
@@ -340,6 +400,7 @@ BENCHMARKS: dict[str, Callable[[float], dict[str, float]]] = {
     "peer.inprocess_put": inprocess_put,
     "peer.manager_put": manager_put,
     "peer.mp_queue": mp_queue,
+    "peer.faster_fifo": faster_fifo,
     "peer.stdout": stdout_lines,
     "peer.pyzmq": pyzmq,
 }

@@ -39,6 +39,7 @@ TEMPLATE = """\
 [ipc]
 rollout = 1.0             # share of audits whose events travel by the queue; QUEUE_IPC_MODE=stdout rolls back
 # fallback = "auto"       # "never": critical events wait on disk until the queue is back
+# max_fallback_rate = 0.1 # share of the last audits by queue that may fall back; more, and all go by stdout
 
 [restart]
 # restarts = 5            # of one phase …
@@ -92,10 +93,16 @@ class ProjectConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpcConfig:
-    """`rollout` is the share (0–1) of audits that use the queue; None where the file does not say."""
+    """`rollout` is the share (0–1) of audits that use the queue; None where the file does not say.
+
+    `max_fallback_rate` is the share of them that may fall back before everything goes by stdout; `validation_ignores`
+    names fields of events that may differ between two runs of the same work, as `detail` or `summary.seconds`.
+    """
 
     rollout: float | None = None
     fallback: Fallback = "auto"
+    max_fallback_rate: float = 0.1
+    validation_ignores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +282,12 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "test_timeout": number(above=0.0),
         "hang": number(above=0.0),
     },
-    "ipc": {"rollout": number(0.0, 1.0), "fallback": one_of("auto", "never")},
+    "ipc": {
+        "rollout": number(0.0, 1.0),
+        "fallback": one_of("auto", "never"),
+        "max_fallback_rate": number(0.0, 1.0),
+        "validation_ignores": strings,
+    },
     "journal": {"max_mb": whole(0, 1 << 20), "keep_days": number()},
     "restart": {
         "strategy": one_of("one_for_one", "one_for_all", "rest_for_one"),
@@ -347,6 +359,9 @@ class _Reader:
         if first > restart.get("longest_delay", RestartConfig().longest_delay):
             self.wrong(("restart", "first_delay"), "must not be longer than restart.longest_delay")
         phases, topology = self.phases(document)
+        for key in ("developer", "debugging"):
+            if phases[key].interval and phases[key].driver == "builtin" and not phases[key].actor:
+                self.wrong(("phases", key, "interval"), "has no use here: the built-in one works on messages only")
         return Config(
             project=ProjectConfig(**project),
             ipc=IpcConfig(**ipc),

@@ -8,8 +8,8 @@ again (`restart`), whether the run may end (`quiescence`) and what a document ma
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 import anyio
@@ -22,15 +22,18 @@ from ipc import control
 from ipc.process import SpawnError
 
 from .child import Child, ChildGoneError, Exited, Fact, Reported, new_nonce
-from .commands import STOPPING, Command, Pending, Reply, StopCrew
+from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew
 from .config import Config
 from .documents import Delivered, Documents, EndFacts, Look
+from .liveness import OwnPulse, Verdict
+from .liveness import judge as judge_life
 from .orders import carry_out
 from .quiescence import End, Facts, judge
 from .restart import CrewPolicy, Decision, GiveUp, History, LeaveStopped, RestartPolicy, StartAgain, after_exit
 from .restart import Exit as ChildExit
 from .seat import Seat
 from .status import CrewStatus
+from .watch import is_stopped, liveness_policy, memory_of, over_limit
 from .workspace import Workspace
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ DOCUMENTS_EVERY = 0.5  # seconds between looks at the documents where nobody tel
 REPOSITORY_EVERY = 10.0  # seconds between looks at the user's files, at least
 BUDGET = 15.0  # seconds for the whole shutdown
 RING_AGAIN = 1.0
+MEMORY_EVERY = 2.0  # seconds between two looks at how much memory the limited phases hold
 
 log = structlog.get_logger(__name__)
 
@@ -90,13 +94,21 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """So many bytes of memory are held by the trees of these phases' workers, which had these pids."""
+
+    pids: Mapping[str, int]
+    held: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Commanded:
     """A person wants something, and waits for the reply."""
 
     pending: Pending
 
 
-Letter = Reported | Exited | Moved | Looked | Brought | Judged | Interrupt | Tick | Commanded
+Letter = Reported | Exited | Moved | Looked | Brought | Judged | Interrupt | Tick | Measured | Commanded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +171,10 @@ class Crew:
         self._opened = False
         self._history = History()
         self._policy, self._crew_policy = policies(config)
+        self._liveness = liveness_policy(config.liveness)
+        self._own_pulse = OwnPulse(every=TICK)
+        self._measuring = False
+        self._measured_at = 0.0
         self._desk = anyio.CapacityLimiter(1)  # documents and trees belong to one thread at a time
         self._documents_due = anyio.Event()
         self._undelivered = 0
@@ -238,6 +254,11 @@ class Crew:
                 self._ended.set()
             case Tick():
                 self._ticked()
+            case Measured(pids=pids, held=held):
+                for key, size in held.items():
+                    seat = self.seats[key]
+                    if seat.child is not None and seat.child.pid == pids[key]:
+                        seat.held = size
             case Commanded(pending=pending):
                 self._commanded(pending)
             case _:
@@ -286,6 +307,10 @@ class Crew:
             if isinstance(letter, Commanded):
                 letter.pending.answer(STOPPING)
 
+    def hang_up(self) -> None:
+        """SIGHUP: the same as `supervisor reload`; what comes of it is on record. From the event loop."""
+        self.mailbox.put(Commanded(Pending(Reload())))
+
     async def restart(self, seat: Seat, reason: str) -> None:
         """A new worker for that seat, which must not be `moving`; its past no longer counts against it."""
         self._history = self._history.forgetting(seat.key)
@@ -296,6 +321,7 @@ class Crew:
         """Take over what changes without a new worker: limits, intervals, policies."""
         self.config = config
         self._policy, self._crew_policy = policies(config)
+        self._liveness = liveness_policy(config.liveness)
         for seat in self.seats.values():
             seat.config = config.phases[seat.key]
 
@@ -361,6 +387,8 @@ class Crew:
         seat = self._seat_of(fact.child)
         if seat is None:
             return  # a spare; standby replaces it
+        if seat.condemned:
+            fact = replace(fact, text=f"{fact.text}\n{seat.condemned}".strip())
         seat.moving, seat.hurry = True, anyio.Event()
         seat.state = "stopping" if fact.asked else "backoff"
         self._group.start_soon(self._succeed, seat, fact)
@@ -412,7 +440,8 @@ class Crew:
                 for other in decision.children:
                     if other != seat.key:
                         await self._replace(self.seats[other], decision.reason)
-                await self._seat(seat, died=not fact.asked, reason=decision.reason)
+                because = f"{seat.condemned}; {decision.reason}" if seat.condemned else decision.reason
+                await self._seat(seat, died=not fact.asked, reason=because)
             case GiveUp():
                 seat.state, seat.detail, seat.child = "quarantined", decision.reason, None
                 seat.emptied()
@@ -453,7 +482,7 @@ class Crew:
             await self._patiently(lambda: self.documents.store.start_epoch(seat.key, epoch, died=died, reason=reason))
             nonce = new_nonce()
             folder = await self.plane.open_epoch(seat.key, epoch, nonce, child.identity)
-            seat.seated(child, epoch, self.plan.mode, self.plan.mode_reason)
+            seat.seated(child, epoch, self.plan.mode, self.plan.mode_reason, now=anyio.current_time())
             child.assign(self._assignment(seat, epoch, nonce, str(folder)))
             self.plane.record(
                 "log_entry",
@@ -675,6 +704,7 @@ class Crew:
 
     def _ticked(self) -> None:
         now = anyio.current_time()
+        self._watch(now)
         if now - self._last_ring >= RING_AGAIN:
             self._last_ring = now
             for seat in self.seats.values():
@@ -684,6 +714,97 @@ class Crew:
                     seat.child.recheck_markers()
         self._maybe_deliver()
         self._maybe_end()
+
+    # -- whether workers live, and keep within their limits
+
+    def _watch(self, now: float) -> None:
+        self._own_pulse, away = self._own_pulse.look(now)
+        if away:
+            self.plane.record("log_entry", step="stall", detail=f"this supervisor was away for {away:.1f} s")
+            for seat in self.seats.values():
+                seat.after_stall(now, away)
+        for seat in self.seats.values():
+            if seat.vitals is None or seat.child is None or seat.child.exited or seat.moving or seat.condemned:
+                continue
+            worked = seat.worked(now)
+            verdict = over_limit(seat.limits, phase=seat.key, task=seat.task, worked=worked, held=seat.held)
+            self._heed_verdict(seat, verdict or judge_life(seat.vitals, self._liveness, now))
+            self._maybe_assess(seat, now)
+        self._maybe_measure(now)
+
+    def _heed_verdict(self, seat: Seat, verdict: Verdict) -> None:
+        assert seat.child is not None
+        if verdict.state in ("gil held", "suspended") and not seat.asking:
+            seat.asking = True
+            self._group.start_soon(self._ask_system, seat, seat.child)
+        elif verdict.action == "restart" and verdict.state != "gil held":
+            self._condemn(seat, verdict)
+        if verdict.state != seat.verdict and verdict.action == "warn":
+            self._record_verdict("log_entry", seat, verdict)
+        if verdict.action != "restart":
+            seat.verdict = verdict.state
+
+    async def _ask_system(self, seat: Seat, child: Child) -> None:
+        """Nothing in it runs: held by its own code, or stopped by somebody? Only the system can tell."""
+        try:
+            stopped = await run_sync(is_stopped, child.pid)
+            if seat.child is child and seat.vitals is not None and not seat.moving:
+                seat.vitals = seat.vitals.looked(suspended=stopped)
+                verdict = judge_life(seat.vitals, self._liveness, anyio.current_time())
+                if verdict.action == "restart":
+                    self._condemn(seat, verdict)
+        finally:
+            seat.asking = False
+
+    def _condemn(self, seat: Seat, verdict: Verdict) -> None:
+        """End a worker that runs and does not live, or takes too much: from there on it is a death like any other."""
+        if seat.child is None or seat.condemned:
+            return
+        seat.condemned = seat.detail = f"{verdict.state}: {verdict.reason}"
+        self._record_verdict("phase_error", seat, verdict)
+        seat.child.kill()
+
+    def _record_verdict(self, type_: str, seat: Seat, verdict: Verdict) -> None:
+        step = "limit" if verdict.state in ("over time", "over memory") else "verdict"
+        what = "; it is ended" if verdict.action == "restart" else ""
+        self.plane.record(
+            type_,
+            phase=seat.key,
+            step=step,
+            detail=f"{verdict.state}: {verdict.reason}{what}",
+            summary={"verdict": verdict.state, "action": verdict.action, **verdict.inputs},
+        )
+
+    def _maybe_measure(self, now: float) -> None:
+        pids = {
+            seat.key: seat.child.pid
+            for seat in self.seats.values()
+            if seat.limits.memory_mb and seat.child is not None and seat.child.exited is None
+        }
+        if pids and not self._measuring and now - self._measured_at >= MEMORY_EVERY:
+            self._measuring, self._measured_at = True, now
+            self._group.start_soon(self._measure, pids)
+
+    async def _measure(self, pids: Mapping[str, int]) -> None:
+        try:
+            self.mailbox.put(Measured(pids, await run_sync(memory_of, pids)))
+        finally:
+            self._measuring = False
+
+    def _maybe_assess(self, seat: Seat, now: float) -> None:
+        """`phases.X.interval`: a cycle without anybody's message, once the phase has been idle for so long."""
+        every = seat.config.interval
+        if not every or self.plan.until_idle or seat.state != "ready" or seat.idle is None:
+            return
+        if now - max(seat.idle_since, seat.vitals.started_at if seat.vitals else now) >= every:
+            seat.idle_since = now
+            self._group.start_soon(self._assess_again, seat, every)
+
+    async def _assess_again(self, seat: Seat, every: float) -> None:
+        detail = f"{every:g} s have passed without a cycle (phases.{seat.key}.interval)"
+        self.plane.record("log_entry", phase=seat.key, step="interval", detail=detail)
+        await self._patiently(lambda: self.documents.assess_one(seat.key, "Look again: it is time."))
+        await self.look()
 
     def _maybe_end(self) -> None:
         """Ask for the facts of the end when it looks near: they are taken under the store's lock, off the loop."""

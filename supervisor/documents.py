@@ -144,6 +144,10 @@ class Documents:
                 draft = Draft(to=phase, kind="Assess", text=why, thread=f"assess-{run}-{phase}")
                 self.store.post(SUPERVISOR, draft, id=f"assess.{run}.{phase}")
 
+    def assess_one(self, phase: str, why: str) -> None:
+        """Ask a phase to look at everything again; while the last such request is open, this one joins it."""
+        self.store.post(SUPERVISOR, Draft(to=phase, kind="Assess", text=why, thread=f"interval-{phase}"))
+
     # -- delivery
 
     def undelivered(self, state: State | None = None) -> tuple[tuple[Report, str], ...]:

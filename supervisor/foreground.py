@@ -222,7 +222,10 @@ async def _save_status(workspace: Workspace, status: Callable[[], CrewStatus]) -
 
 @contextmanager
 def _signals(crew: Crew) -> Iterator[None]:
-    """SIGINT, SIGTERM (and SIGBREAK) become a message to the owner; the second one ends us at once."""
+    """SIGINT, SIGTERM (and SIGBREAK) become a message to the owner, the second one ends us at once.
+
+    SIGHUP is a reload for a daemon, and for a run in a terminal the end of that terminal.
+    """
     loop_call = _threadsafe_caller()
     seen: list[str] = []
 
@@ -237,6 +240,9 @@ def _signals(crew: Crew) -> Iterator[None]:
     if sys.platform == "win32":
         numbers.append(signal.SIGBREAK)
     before = {number: signal.signal(number, arrived) for number in numbers}
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup said so
+        hung_up = arrived if sys.stdin.isatty() else lambda *_: loop_call(crew.hang_up)
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hung_up)
     try:
         yield
     finally:

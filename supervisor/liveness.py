@@ -15,7 +15,17 @@ from typing import Any, Literal
 from ipc import control
 
 State = Literal[
-    "starting", "fine", "slow", "dead", "not started", "loop blocked", "gil held", "suspended", "no progress"
+    "starting",
+    "fine",
+    "slow",
+    "dead",
+    "not started",
+    "loop blocked",
+    "gil held",
+    "suspended",
+    "no progress",
+    "over time",
+    "over memory",
 ]
 Action = Literal["none", "warn", "restart"]
 

@@ -14,8 +14,10 @@ from ipc import control
 
 from .child import Child
 from .config import PhaseConfig
+from .liveness import Vitals
 from .quiescence import Seat as SeatFacts
 from .status import PhaseState, PhaseStatus
+from .watch import Limits
 
 
 @dataclass(slots=True)
@@ -40,6 +42,13 @@ class Seat:
     paused: bool = False
     detail: str = ""
     last_beat: float = 0.0
+    vitals: Vitals | None = None  # of the present worker
+    claimed_at: float | None = None  # when it took up the task in hand
+    idle_since: float = 0.0  # when its last cycle ended
+    held: int = 0  # bytes of memory of its tree, where that has a limit
+    verdict: str = ""  # the last one that was worth a word
+    condemned: str = ""  # why it was ended by us, unasked
+    asking: bool = False  # the system is being asked about it
     moving: bool = False  # between two workers: somebody is already seeing to it
     hurry: anyio.Event = field(default_factory=anyio.Event)  # set: do not wait any longer before the next worker
     closing: set[int] = field(default_factory=set)  # epochs whose events are still being closed
@@ -48,19 +57,37 @@ class Seat:
     def key(self) -> str:
         return self.phase.key
 
-    def seated(self, child: Child, epoch: int, mode: str, reason: str) -> None:
+    @property
+    def limits(self) -> Limits:
+        return Limits(task_time=self.config.task_time, memory_mb=self.config.memory_mb)
+
+    def worked(self, now: float) -> float:
+        """For how long it has had the task in hand; 0 without one."""
+        return now - self.claimed_at if self.claimed_at is not None and self.task else 0.0
+
+    def after_stall(self, now: float, away: float) -> None:
+        """The supervisor was not awake for `away` seconds: no clock of the worker's counts them."""
+        if self.vitals is not None:
+            self.vitals = self.vitals.after_stall(now)
+        if self.claimed_at is not None:
+            self.claimed_at = min(now, self.claimed_at + away)
+
+    def seated(self, child: Child, epoch: int, mode: str, reason: str, *, now: float) -> None:
         """A new worker took the place."""
+        self.vitals, self.verdict, self.condemned, self.held = Vitals(started_at=now), "", "", 0
         self.child, self.epoch, self.mode, self.mode_reason = child, epoch, mode, reason
         self.state = "starting"
         self.emptied()
 
     def emptied(self) -> None:
         """What the last worker said counts no more."""
-        self.idle, self.rung = None, 0
+        self.idle, self.rung, self.claimed_at = None, 0, None
         self.task, self.attempt, self.text, self.step, self.pct = "", 0, "", "", 0
 
     def hear(self, message: control.AnyUp, now: float) -> None:
         """Take in what the worker says about itself."""
+        if self.vitals is not None:
+            self.vitals = self.vitals.heard(message, now)
         match message:
             case control.Ready():
                 self.state = "paused" if self.paused else "ready"
@@ -69,9 +96,10 @@ class Seat:
             case control.Claimed(task=task, attempt=attempt, text=text):
                 self.state, self.idle = "working", None
                 self.task, self.attempt, self.text, self.pct = task, attempt, text, 0
+                self.claimed_at = now
             case control.Finished():
                 self.task, self.text, self.step, self.pct = "", "", "", 0
-                self.state = "ready"
+                self.state, self.claimed_at, self.idle_since = "ready", None, now
             case control.Idle(head=head):
                 self.idle = head
                 self.task, self.text, self.step, self.pct = "", "", "", 0

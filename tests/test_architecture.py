@@ -35,6 +35,8 @@ PURE = (
     "supervisor/restart.py",
     "supervisor/liveness.py",
     "supervisor/quiescence.py",
+    "supervisor/report.py",
+    "supervisor/why.py",
 )
 IMPURE = {"anyio", "asyncio", "os", "time", "random", "signal", "subprocess", "threading", "socket"}
 
@@ -43,6 +45,8 @@ TOO_HEAVY_FOR_A_WORKER = {
     "typer",
     "starlette",
     "uvicorn",
+    "websockets",
+    "prometheus_client",
     "pydantic",
     "watchfiles",
     "pytest",

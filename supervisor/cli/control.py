@@ -21,6 +21,8 @@ from .crew import AsJson
 from .output import say, say_json
 
 if TYPE_CHECKING:
+    from psutil import Process
+
     from supervisor.control.client import Client
 
 LOOK_AGAIN = 0.1  # seconds between two looks at whether something has begun or ended
@@ -49,7 +51,8 @@ def stop(
         os.kill(pid, signal.SIGTERM)  # the same request, for one that does not answer; `holder` has checked who it is
     assert pid is not None
     until = time.monotonic() + timeout
-    while holder(workspace) == pid:
+    process = _process(pid)
+    while _lives(process):
         if time.monotonic() >= until:
             raise UserError(
                 f"process {pid} was asked to stop and has not ended within {timeout:g} s; `supervisor status` shows "
@@ -60,6 +63,25 @@ def stop(
         say_json({"pid": pid, "stopped": True})
     else:
         say(f"the supervisor (process {pid}) has stopped; everything is on record")
+
+
+def _process(pid: int) -> Process | None:
+    import psutil
+
+    try:
+        return psutil.Process(pid)
+    except psutil.Error:
+        return None
+
+
+def _lives(process: Process | None) -> bool:
+    """Until the process itself has gone: its lock is free a moment earlier."""
+    import psutil
+
+    try:
+        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def restart(ctx: typer.Context, phase: PhaseName, *, as_json: AsJson = False) -> None:

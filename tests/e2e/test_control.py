@@ -42,6 +42,13 @@ def until(true: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"waited in vain for: {what}")
 
 
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 def phases(shop: Shop) -> dict[str, Any]:
     found: dict[str, Any] = shop.ask("status", check=False)["phases"]
     return found
@@ -111,8 +118,7 @@ def test_a_day_in_the_life_of_a_daemon(running: Shop) -> None:
     workers = {phase["pid"] for phase in phases(shop).values()}
     stopped = run(shop, "stop")
     assert stopped.returncode == 0, stopped.stderr
-    assert not any(psutil.pid_exists(worker) for worker in workers)
-    assert not psutil.pid_exists(pid)
+    assert [process for process in psutil.process_iter() if process.pid in {pid, *workers} and alive(process)] == []
     for words in (["stop"], ["restart", "qa"], ["reload"], ["status"]):
         assert run(shop, *words).returncode == 3, words
     assert "signal 9" in shop.say("why", "qa"), "the journal explains without a supervisor"

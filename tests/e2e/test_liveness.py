@@ -73,7 +73,7 @@ EXPECTED = {
 
 
 def test_each_way_of_not_living_is_told_apart_and_acted_on(shop: Shop) -> None:
-    """A verdict with its reason, a death, and, since no restart is allowed here, a phase given up with Planning told."""
+    """A verdict with its reason, a death, and, since no restart is allowed, a phase given up with Planning told."""
     shop.write("hogs.py", ACTORS)
     toml = ["[restart]", "restarts = 0", "[liveness]", "start_grace = 8.0", "silence = 3.0", "no_progress = 6.0"]
     for name in EXPECTED:
@@ -87,6 +87,7 @@ def test_each_way_of_not_living_is_told_apart_and_acted_on(shop: Shop) -> None:
     process = shop.start()
     try:
         deadline = time.monotonic() + LIMIT
+        phases: dict[str, dict[str, object]] = {}
         while time.monotonic() < deadline:
             phases = shop.ask("status", check=False)["phases"]
             if all(phases[name]["state"] == "quarantined" for name in EXPECTED):

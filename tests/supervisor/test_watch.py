@@ -1,0 +1,74 @@
+"""Limits of a phase: which worker takes too much, and what is said about it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.config import LivenessConfig
+from supervisor.watch import MB, Limits, is_stopped, liveness_policy, memory_of, over_limit
+
+
+@given(
+    task_time=st.floats(0, 1e6),
+    memory_mb=st.integers(0, 10_000),
+    task=st.sampled_from(["", "t1"]),
+    worked=st.floats(0, 1e7),
+    held=st.integers(0, 1 << 40),
+)
+def test_a_limit_is_passed_or_it_is_not(task_time: float, memory_mb: int, task: str, worked: float, held: int) -> None:
+    """Time counts only with a task in hand; 0 is no limit; each verdict names its key in supervisor.toml."""
+    limits = Limits(task_time=task_time, memory_mb=memory_mb)
+    verdict = over_limit(limits, phase="qa", task=task, worked=worked, held=held)
+    too_long = bool(task) and task_time > 0 and worked > task_time
+    too_large = memory_mb > 0 and held > memory_mb * MB
+    assert (verdict is not None) == (too_long or too_large)
+    if verdict is not None:
+        assert verdict.action == "restart"
+        assert verdict.state == ("over time" if too_long else "over memory")
+        assert ("phases.qa.task_time" if too_long else "phases.qa.memory_mb") in verdict.reason
+        assert verdict.inputs["held_mb"] == held // MB
+
+
+def test_the_policy_is_what_the_file_says() -> None:
+    """And 0 seconds of no progress mean that nobody is ever ended for that."""
+    policy = liveness_policy(LivenessConfig(start_grace=3.0, silence=2.0, no_progress=0.0))
+    assert (policy.start_grace, policy.silent_after, policy.no_progress_after) == (3.0, 2.0, None)
+
+
+def test_memory_counts_the_whole_tree_and_a_dead_process_nothing() -> None:
+    """A child's child counts with it."""
+    grandchild = "import time; x = bytearray(64 << 20); print('ready', flush=True); time.sleep(60)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    with subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert memory_of({"qa": process.pid})["qa"] > 64 * MB
+        import psutil
+
+        for one in psutil.Process(process.pid).children(recursive=True):
+            one.kill()
+        process.wait()
+    assert memory_of({"qa": process.pid}) == {"qa": 0}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is of Unix")
+def test_a_stopped_process_is_told_from_a_running_one() -> None:
+    """And from one that is gone."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "print('ready', flush=True); input()"], stdin=-1, stdout=-1
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not is_stopped(process.pid)
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert is_stopped(process.pid)
+        process.kill()
+    assert not is_stopped(process.pid)

@@ -97,6 +97,7 @@ class Source:
                 return read()
             except _troubles():
                 self._rebuilt = self._rebuild()
+                self._connection.close()  # Windows removes no file that somebody has open
         return otherwise(self._rebuilt)
 
     def _row(self, name: str, key: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -146,7 +147,7 @@ def test_several_stores_save_in_turn(tmp_path: Path) -> None:
     stores = [opened(tmp_path)]
     for number in range(12):
         worked(stores[number % len(stores)], 3)
-        if number == 6:
+        if number == 6 and sys.platform != "win32":  # where nobody can remove what others have open
             remove(tmp_path / "crew" / ".history" / "archive.db")  # those that are open go on with what they have
         stores = [*stores[-2:], opened(tmp_path)]
         for store in stores:

@@ -173,7 +173,7 @@ class TestRun:
             ("crashing the interpreter", self.count("crashed")),
             ("skipped", self.count("skipped")),
             ("expected to fail", self.count("xfailed")),
-            ("not importable", sum(f.rule == "collection" for f in self.findings)),
+            ("not importable", sum(len(f.data.get("ids", ("",))) for f in self.findings if f.rule == "collection")),
         ]
         said = ", ".join(f"{n} {word}" for word, n in words if n) or "0 passed"
         late = f", the rest not run: time was up after {self.seconds:.0f} s" if self.status == "timed out" else ""
@@ -318,7 +318,22 @@ class _Runs:
         )
 
     def _add(self, finding: Finding) -> None:
+        before = self.findings.get(finding.fingerprint)
+        if before is not None and finding.rule == "collection":
+            finding = _of_cause(before, [*before.data["ids"], *finding.data["ids"]])
         self.findings[finding.fingerprint] = finding
+
+    def _is_known(self, test: Test) -> bool:
+        """Whether a test only shows that its package cannot be imported, which is a finding already (doctests do)."""
+        failure = test.failure
+        return (
+            failure is not None
+            and failure.exception == "CollectError"
+            and any(
+                f.rule == "collection" and any(name in failure.message for name in f.data["ids"])
+                for f in self.findings.values()
+            )
+        )
 
     def _progress(self, session: _Session) -> None:
         if self.on_progress is not None:
@@ -377,12 +392,12 @@ class _Runs:
     def _judge(self, session: _Session, ran: Ran) -> Literal["over", "again", "not started", "timed out"]:
         """Take over what a session said; whether another one is needed."""
         self.collected = max(self.collected, session.collected + len(self.tests))
-        for test in session.ended():
-            self.tests[test.id] = test
-            if test.outcome in BAD:
-                self._add(_of_test(test))
         for finding in session.findings:
             self._add(finding)
+        for test in session.ended():
+            self.tests[test.id] = test
+            if test.outcome in BAD and not self._is_known(test):
+                self._add(_of_test(test))
         for name, where in session.elsewhere.items():
             self._add(_elsewhere(name, where, self.tree))
         if ran.why and not session.stuck and session.status is None:
@@ -601,15 +616,27 @@ def _of_collection(module: str, record: Mapping[str, Any]) -> Finding:
     failure = Failure.from_dict({**(record.get("failure") or {"message": text}), "when": "collect"})
     said = _short(failure) if failure.exception else (text.strip().rpartition("\n")[2] or "unknown reason")
     inside = [frame for frame in failure.frames if frame.inside]
-    return Finding(
+    culprit = inside[-1] if inside else None
+    finding = Finding(
         tool="pytest",
         rule="collection",
-        file=module,
-        line=next((frame.line for frame in reversed(inside) if frame.file == module), 0),
+        file=culprit.file if culprit is not None else module,
+        line=culprit.line if culprit is not None else 0,
         message=f"cannot be imported: {said}",
         detail=text,
-        data={"id": module, "outcome": "error", **failure.to_dict()},
+        data={"id": module, "ids": [module], "said": said, "outcome": "error", **failure.to_dict()},
     )
+    return _of_cause(finding, [module])
+
+
+def _of_cause(finding: Finding, modules: Sequence[str]) -> Finding:
+    """One finding for all the modules that cannot be imported because of one file."""
+    ids = sorted(set(modules))
+    others = [name for name in ids if name != finding.file]
+    so = "" if not others else f"; so {others[0] if len(others) == 1 else f'{len(others)} modules'} cannot be imported"
+    said = str(finding.data["said"])
+    message = f"{said}{so}" if so else f"cannot be imported: {said}"
+    return replace(finding, message=message, data={**finding.data, "ids": ids})
 
 
 def _short(failure: Failure) -> str:

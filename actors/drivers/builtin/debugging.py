@@ -230,9 +230,10 @@ def _explained(finding: Finding, cause: Cause) -> Outcome:
 
 def _ask(finding: Finding, why: str) -> Outcome:
     """No tool of ours may decide this: Planning puts it to the user."""
+    allow = "" if finding.severity == "error" else " (or allow it in the linter's configuration)"
     request = (
-        f"{finding}: {why}. Change {_where(finding)} yourself (or allow it in the linter's configuration) and tick "
-        "this off; or answer with a diff that Developer should apply."
+        f"{finding}: {why}. Change {_where(finding)} yourself{allow} and tick this off; or answer with a diff that "
+        "Developer should apply."
     )
     data = {"finding": finding.to_dict(), "request": request}
     return Outcome(

@@ -242,7 +242,7 @@ def _nothing_spelled_out(parts: Sequence[Message], thread: Sequence[Message], sp
             f"{finding if finding is not None else title}.",
             str(cause.get("text", "")),
             "Nobody has spelled out the change, and the built-in crew does not guess.",
-            f"Correct {where} yourself," if where else "Make the change yourself,",
+            f"Correct it yourself (start at {where})," if where else "Make the change yourself,",
             "or answer with a diff or with fenced code that names its file,",
             "or describe it in a section of TERTIARY_OBJECTIVES.md.",
         )

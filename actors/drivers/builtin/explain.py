@@ -484,7 +484,11 @@ def _with_text(cause: Cause, finding: Finding, failure: Failure, blamed: Place) 
     if finding.rule == "hang":
         sentences.append(f"It is stuck at {where}:{code or ' unknown'}.")
     elif cause.expected or cause.actual:
-        sentences.append(f"{where} asserts{code}: wanted {_cut(cause.expected)}, got {_cut(cause.actual)}.")
+        # pytest shortens long values: two that look the same then say nothing, its diff does.
+        values = f"wanted {_cut(cause.expected)}, got {_cut(cause.actual)}"
+        if cause.expected == cause.actual:
+            values = _difference(failure.message) or "the two differ where pytest shortens them"
+        sentences.append(f"{where} asserts{code}: {values}.")
     elif cause.exception:
         sentences.append(f"{said}, at {where}:{code or f' `{where.source}`'}.")
     else:
@@ -499,13 +503,26 @@ def _with_text(cause: Cause, finding: Finding, failure: Failure, blamed: Place) 
         sentences.append(f"It was called from {caller.file}:{caller.line} `{caller.source[:120]}`.")
     if cause.suspects:
         named = ", ".join(f"{place.function} ({place.file}:{place.line})" for place in cause.suspects[:3])
-        sentences.append(f"It follows from calls of {named}; the fault is probably there, or in what the test expects.")
+        sentences.append(
+            f"It follows from calls of {named}; the fault is there, in what is called from there, or in what the test "
+            "expects."
+        )
     if failure.causes:
         sentences.append(f"Behind it: {failure.causes[0][:200]}.")
     if cause.change is not None:
         what = f"{blamed.function} was" if cause.suspects else "That line was"
         sentences.append(f"{what} last changed in {cause.change}.")
     return replace(cause, text=" ".join(sentences))
+
+
+def _difference(message: str) -> str:
+    """The first lines of pytest's diff: what was got and what was wanted."""
+    lines = [line.strip() for line in message.split("\n")]
+    got = next((line[2:] for line in lines if line.startswith("+ ")), None)
+    wanted = next((line[2:] for line in lines if line.startswith("- ")), None)
+    if got is None or wanted is None or got == wanted:
+        return ""
+    return f"wanted the line {_cut(repr(wanted))}, got {_cut(repr(got))}"
 
 
 def _cut(text: str, most: int = 120) -> str:

@@ -54,7 +54,9 @@ async def inspect(desk: Desk, commit: str, tree: Path, project: Project) -> Insp
     tests = await test(desk, tree, project)
     desk.context.say("reviewing", 80, "ruff")
     lint = await run_ruff(project, tree)
-    return Inspection(commit=commit, tests=tests, lint=lint, findings=(*tests.findings, *grouped(lint.findings)))
+    stopped = {finding.file for finding in tests.findings if finding.rule == "collection"}
+    said = [f for f in lint.findings if not (f.rule == "invalid-syntax" and f.file in stopped)]  # once is enough
+    return Inspection(commit=commit, tests=tests, lint=lint, findings=(*tests.findings, *grouped(said)))
 
 
 async def test(desk: Desk, tree: Path, project: Project, *only: str) -> TestRun:
@@ -68,7 +70,8 @@ async def test(desk: Desk, tree: Path, project: Project, *only: str) -> TestRun:
         percent = round(75 * done / total) if total else 5
         if said[-1:] != [(percent, total)]:
             said.append((percent, total))
-            desk.context.say("testing", percent, f"{done} of {total} tests {running}".strip())
+            far = f"{done} of {total} tests" if total else "collecting the tests"
+            desk.context.say("testing", percent, f"{far} {running}".strip())
 
     generated = await desk.ignored(where_needed(project))
     there = await run_sync(lend, tree, desk.context.workspace, generated)

@@ -301,7 +301,7 @@ def describe(draft: Plan, analysis: Analysis) -> None:
         draft.tell(
             "qa",
             "Verify",
-            f"New code comes with tests, and the suite stays as green as it was. Untested so far: {names}",
+            f"New code comes with tests, and the suite stays as green as it was. Imported by no test so far: {names}",
             "criteria",
             section="requirements",
         )
@@ -341,7 +341,7 @@ def modules(analysis: Analysis) -> list[str]:
 
 
 def untested(analysis: Analysis) -> list[str]:
-    return [f"- `{name}` has no test" for name in analysis.untested[:MOST_LISTED]]
+    return [f"- `{name}` is imported by no test" for name in analysis.untested[:MOST_LISTED]]
 
 
 def worth_changing(analysis: Analysis) -> list[str]:

@@ -75,8 +75,9 @@ class Reporter:
 
     def frame(self, path: str, line: int, name: str, local: dict[str, str] | None = None) -> dict[str, Any]:
         full = os.path.realpath(path)
-        inside = full.startswith(self.root + os.sep)
-        shown = os.path.relpath(full, self.root).replace(os.sep, "/") if inside else full
+        made = path.startswith("<")  # "<frozen importlib._bootstrap>", "<string>": no file at all
+        inside = not made and full.startswith(self.root + os.sep)
+        shown = path if made else os.path.relpath(full, self.root).replace(os.sep, "/") if inside else full
         source = linecache.getline(path, line).strip()
         return {
             "file": shown,

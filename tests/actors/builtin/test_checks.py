@@ -215,10 +215,36 @@ async def test_a_syntax_error_is_found_where_it_is(tmp_path: Path) -> None:
     )
     assert outcomes(run) == {"test_b": "passed"}
     (finding,) = run.findings
-    assert (finding.rule, finding.file) == ("collection", "test_a.py")
+    assert (finding.rule, finding.file, finding.line) == ("collection", "core.py", 1)
     assert "SyntaxError" in finding.message
+    assert finding.message.endswith("; so test_a.py cannot be imported")
     assert finding.data["frames"][-1]["file"] == "core.py"
     assert finding.data["frames"][-1]["line"] == 1
+
+
+async def test_one_cause_is_one_finding_however_many_modules_it_stops(tmp_path: Path) -> None:
+    """What keeps a package from being imported is named once, not once more by each test module and doctest."""
+    run = await check(
+        tmp_path,
+        {
+            "pytest.ini": "[pytest]\naddopts = --doctest-modules\n",
+            "app/__init__.py": "import missing_thing\n",
+            "app/core.py": 'def one():\n    """\n    >>> one()\n    1\n    """\n    return 1\n',
+            "test_a.py": "import app\ndef test_a(): pass\n",
+            "test_b.py": "from app.core import one\ndef test_b(): assert one() == 1\n",
+            "test_c.py": "def test_c(): pass\n",
+        },
+    )
+    (finding,) = run.findings
+    assert (finding.file, finding.line) == ("app/__init__.py", 1)
+    assert finding.message == ("ModuleNotFoundError: No module named 'missing_thing'; so 3 modules cannot be imported")
+    assert finding.data["ids"] == ["app/__init__.py", "app/core.py", "test_a.py", "test_b.py"]
+    assert [frame["file"] for frame in finding.data["frames"] if frame["inside"]][-1] == "app/__init__.py"
+    assert not any(frame["inside"] for frame in finding.data["frames"] if frame["file"].startswith("<"))
+    assert outcomes(run)["test_c"] == "passed"
+    assert ", 4 not importable" in str(run)
+    alone = await run_tests(discover(tmp_path / "tree"), tree=tmp_path / "tree", only=["test_b.py"], timeout=60)
+    assert [found.fingerprint for found in alone.findings] == [finding.fingerprint]
 
 
 async def test_sources_that_are_not_utf8_are_no_accident(tmp_path: Path) -> None:

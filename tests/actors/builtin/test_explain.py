@@ -128,10 +128,10 @@ async def test_an_import_that_fails_is_explained_where_it_fails(tmp_path: Path) 
     (tmp_path / "test_a.py").write_text("import core\ndef test_a(): pass\n")
     (tmp_path / "test_b.py").write_text("import other\ndef test_b(): pass\n")
     found = await causes(tmp_path)
-    assert (found["test_a.py"].exception, str(found["test_a.py"].where)) == ("SyntaxError", "core.py:2")
-    assert found["test_b.py"].exception == "ModuleNotFoundError"
-    assert str(found["test_b.py"].where) == "other.py:1 in <module>".removesuffix(" in <module>")
-    assert found["test_a.py"].change is None
+    assert (found["core.py"].exception, str(found["core.py"].where)) == ("SyntaxError", "core.py:2")
+    assert found["other.py"].exception == "ModuleNotFoundError"
+    assert str(found["other.py"].where) == "other.py:1 in <module>".removesuffix(" in <module>")
+    assert found["core.py"].change is None
 
 
 def test_what_has_no_traceback_is_still_explained(tmp_path: Path) -> None:
@@ -160,3 +160,20 @@ def test_no_git_and_an_empty_one_are_no_trouble(tmp_path: Path) -> None:
     assert last_change(tmp_path, "a.py", "x\n", 1, 1) is None
     pygit2.init_repository(str(tmp_path))
     assert last_change(tmp_path, "a.py", "x\n", 1, 1) is None
+
+
+async def test_values_that_pytest_shortens_to_the_same_are_told_apart(tmp_path: Path) -> None:
+    """Where wanted and got look alike because they were cut, the explanation names the line that differs."""
+    tests = """import core
+
+
+def test_long():
+    assert core.text() == "one " * 30 + "\\nyes\\n" + "two " * 30
+"""
+    core = 'def text():\n    return "one " * 30 + "\\nno\\n" + "two " * 30\n'
+    for name, text in {"core.py": core, "test_core.py": tests}.items():
+        (tmp_path / name).write_text(text)
+    run = await run_tests(discover(tmp_path), tree=tmp_path, timeout=60)
+    (finding,) = run.findings
+    said = explain(finding, tmp_path, workspace=tmp_path).text
+    assert "wanted the line 'yes', got 'no'" in said

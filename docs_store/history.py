@@ -19,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 import sys
 import zlib
@@ -260,6 +261,46 @@ class History:
             raise StoreUnavailableError(f"{self.folder} cannot be synced ({error.strerror})") from error
         finally:
             os.close(fd)
+
+    def set_aside(self, n: int, name: str) -> Path:
+        """Under the lock: everything behind record n goes into a folder of that name; returns it.
+
+        Copied and synced first, then cut: after a crash it is still damaged, and can be set aside again.
+        """
+        place = self._place(n)
+        aside = self.folder / name
+        for again in range(1, 1000):
+            if not aside.exists():
+                break
+            aside = self.folder / f"{name}.{again}"
+        path = self._segment(place.segment)
+        try:
+            aside.mkdir()
+            if _is_file(path):
+                shutil.copyfile(path, aside / path.name)
+                with (aside / path.name).open("r+b") as copy:
+                    sync(copy.fileno())
+            for first in self.segments():
+                if first > place.segment:
+                    self._segment(first).replace(aside / self._segment(first).name)
+        except OSError as error:
+            raise StoreUnavailableError(f"nothing could be set aside in {aside}: {error.strerror}") from error
+        if n == 0:
+            path.unlink(missing_ok=True)
+        else:
+            with self._changing(path) as fd:
+                os.ftruncate(fd, place.offset)
+                sync(fd)
+        self._sync_folder()
+        self.rewind()
+        return aside
+
+    def _place(self, n: int) -> Position:
+        """Where record n ends."""
+        other = History(self.folder)
+        while other.head.n < n:
+            next(other.read())
+        return other.position
 
     # --- the head outside ---
 

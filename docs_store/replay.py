@@ -542,4 +542,5 @@ _HANDLERS: Mapping[str, Callable[[_Step], None]] = {
     "answer": _answer,
     "tree": _tree,
     "delivery": _delivery,
+    "set aside": _post,
 }

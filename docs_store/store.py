@@ -17,13 +17,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .archive import Archive, empty_state
+from .archive import Archive, empty_state, remove
 from .errors import (
     AlreadyReportedError,
     DamageError,
@@ -120,6 +120,15 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """What became of a damaged history: its last good record, what was wrong with the next one, where the rest is."""
+
+    n: int
+    problem: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Unread:
     """What a document got since its reader last looked: messages posted into it, reports made in it, or a new text."""
 
@@ -154,6 +163,7 @@ class Store:
         self._certain = Head()  # the head that this process has seen on the disk under the lock
         self._doubt = "nothing was read yet"  # why memory and disk may differ: the next operation clears it up
         self._damage: DamageError | None = None
+        self._frozen = False  # opened although damaged
         self._snapshot_n = 0
 
     @classmethod
@@ -168,11 +178,13 @@ class Store:
         limits: Limits | None = None,
         store_id: str | None = None,
         deadline: float = DEADLINE,
+        damaged: bool = False,
     ) -> Store:
         """Open the history in `folder`/.history, or begin one.
 
         `head_file` keeps the head outside the folder, so that a wiped or cut history is noticed. `limits` and
         `store_id` count for a new history only. DamageError if the history is not sound (`verify` says more);
+        with `damaged`, it is opened for reading up to the last good record, and `damage` says what is wrong.
         StoreError if there is none and `create` is false, or where symbolic links lead elsewhere.
         """
         place = Path(folder)
@@ -182,17 +194,35 @@ class Store:
             raise StoreError(f"{inside} is a symbolic link; the history never follows one. Put a folder there")
         history = History(inside, head_file=outside)
         if not history.exists():
-            if history.segments() or (inside / ARCHIVE).exists():
-                raise DamageError("it is missing, although other parts of the history are there", n=1, file=inside)
-            head = history.outside_head()
-            if head is not None and head.n:
-                history.check_outside_head(head)
+            try:
+                _require_none(history)
+            except DamageError as error:
+                if not damaged:
+                    raise
+                store = cls(place, history, topology, clock, deadline)
+                store._give_in(error)
+                return store
             if not create:
                 raise StoreError(f"there is no history in {place}; begin one with `supervisor init`")
             _make_folder(inside)
         store = cls(place, history, topology, clock, deadline)
-        store._begin(limits or Limits(), store_id, create=create)
+        try:
+            store._begin(limits or Limits(), store_id, create=create)
+        except DamageError as error:
+            if not damaged:
+                raise
+            store._give_in(error)
         return store
+
+    def _give_in(self, error: DamageError) -> None:
+        """Be what the good records add up to, from now on: nothing is written, nothing read again."""
+        self._damage, self._frozen = error, True
+        if self._state.n == 0:  # not even the archive's place could be found: from the first record on
+            self._state = empty_state()
+            self._history.rewind()
+            with suppress(DamageError):
+                self._take_in()
+        self._doubt = ""
 
     def _begin(self, limits: Limits, store_id: str | None, *, create: bool) -> None:
         before = self._history.outside_head()
@@ -230,6 +260,8 @@ class Store:
     def refresh(self) -> State:
         """Read what others have appended, without the lock. Two `stat` calls if there is nothing."""
         with self._mutex:
+            if self._frozen:
+                return self._state
             if self._doubt:
                 self._reload()
                 return self._state
@@ -296,12 +328,49 @@ class Store:
         """The same for this store; a good verdict makes one writable again that was found damaged."""
         history = History(self._history.folder, head_file=self._history.head_file)
         verdict = _verdict(history, self.topology, self._certain)
-        if verdict.ok:
+        if verdict.ok and not self._frozen:
             with self._mutex:
                 if self._damage is not None:
                     self._damage = None
                     self._doubt = "it was damaged"
         return verdict
+
+    @classmethod
+    def set_aside(
+        cls, folder: Path | str, *, topology: Topology = DEFAULT, head_file: Path | str | None = None
+    ) -> SetAside | None:
+        """Move the first bad record of a damaged history, and all after it, out of the way; None if it is sound.
+
+        A person's decision, never taken by itself: what the records said is in the documents' views only then. They
+        are read as edits of unknown origin: what they have more is added, the rest is asked. That it was done is on
+        record, with an alert to planning.
+        """
+        place, outside = Path(folder), Path(head_file) if head_file is not None else None
+        history = History(place / FOLDER, head_file=outside)
+        if not history.folder.is_dir():
+            raise StoreError(f"there is no history in {place}, nothing can be set aside")
+        with Lock(history.folder / "lock").hold(DEADLINE):
+            verdict = _verdict(history, topology, Head())
+            if verdict.ok:
+                return None
+            aside = history.set_aside(verdict.n, f"aside-{verdict.n + 1:010d}")
+            remove(history.folder / ARCHIVE)
+            if outside is not None:
+                outside.unlink(missing_ok=True)
+        done = SetAside(verdict.n, verdict.problem, aside)
+        cls.open(place, topology=topology, head_file=head_file)._tell_aside(done)
+        return done
+
+    def _tell_aside(self, done: SetAside) -> None:
+        text = (
+            f"The history was damaged at record {done.n + 1} ({done.problem}). That record and all after it were set "
+            f"aside in {done.folder.relative_to(self.folder).as_posix()}; their messages count only as far as the "
+            "documents still show them. Look through the documents."
+        )
+        with self.hold() as state:
+            data = {"bad": done.n + 1, "problem": done.problem, "folder": done.folder.name}
+            alert = self._alert(_derived("set aside", state.store_id, str(state.n)), text, data)
+            self._append(USER, "set aside", {**data, "posts": [alert]})
 
     # --- documents and messages ---
 
@@ -771,6 +840,15 @@ def _verdict(history: History, topology: Topology, certain: Head) -> Verdict:
     except DamageError as error:
         return Verdict(state.n, error.what, error.n, error.file)
     return Verdict(state.n)
+
+
+def _require_none(history: History) -> None:
+    """Where the first segment is missing, nothing tells of a history that was there."""
+    if history.segments() or (history.folder / ARCHIVE).exists():
+        raise DamageError("it is missing, although other parts of the history are there", n=1, file=history.folder)
+    head = history.outside_head()
+    if head is not None and head.n:
+        history.check_outside_head(head)
 
 
 def _require_there(history: History) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs_store import files, reconcile
+from docs_store.errors import DamageError
 from docs_store.markdown import revision
 from docs_store.messages import Draft, Message, State, Status
 from docs_store.reconcile import REREAD, STILL, STILL_SHORT, Reconciler, Step
@@ -304,6 +305,31 @@ def test_left_overs_are_imported_before_the_file_and_then_removed(desk: Desk) ->
     assert "nearly lost" in desk.text()
     assert "look at it" in desk.text()
     assert not desk.strays()
+
+
+def test_views_outlive_a_damaged_history(desk: Desk) -> None:
+    """Once the bad records were set aside, what only the documents still show comes back from there."""
+    desk.post("before")
+    desk.settle()
+    path = desk.folder / ".history" / "0000000001.jsonl"
+    good = path.stat().st_size
+    desk.post("after")
+    desk.settle()
+    data = bytearray(path.read_bytes())
+    data[good + 20] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(DamageError):
+        Store.open(desk.folder)
+    assert "after" in desk.text()
+    assert Store.set_aside(desk.folder) is not None
+    desk.store = Store.open(desk.folder)
+    desk.again()
+    desk.settle()
+    assert sorted((m.text, m.status) for m in desk.messages() if m.to == "qa") == [
+        ("after", Status.OPEN),
+        ("before", Status.OPEN),
+    ]
+    assert desk.text().count("after") == 1
 
 
 class CrashError(BaseException):

@@ -892,6 +892,70 @@ def test_a_history_too_damaged_to_open_can_be_examined(store: Store) -> None:
     assert "missing" in Store.examine(store.folder, head_file=head).problem
 
 
+def spoil(store: Store, n: int) -> Path:
+    """Change a byte of record n."""
+    path = store.folder / ".history" / "0000000001.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[n - 1] = lines[n - 1].replace(b'"v":1', b'"v":7')
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("n", [1, 9])
+def test_a_damaged_history_can_be_read_up_to_there(store: Store, n: int) -> None:
+    """Whoever asks for it gets the state before the first bad record, and no way to write."""
+    worked(store, 5)
+    good = store.state_at(n - 1) if n > 1 else None
+    spoil(store, n)
+    with pytest.raises(DamageError, match=f"record {n}"):
+        opened(store.folder.parent)
+    reader = opened(store.folder.parent, damaged=True)
+    assert reader.damage is not None
+    assert (reader.head, reader.refresh().n) == (n - 1, n - 1)
+    assert good is None or reader.state == good
+    assert reader.text("DEBUG_READ").startswith("# DEBUG_READ")
+    with pytest.raises(DamageError):
+        reader.post(USER, issue())
+    assert not reader.verify().ok
+
+
+def test_a_damaged_end_is_set_aside_on_request(store: Store) -> None:
+    """The good records stay, the rest is kept in a folder of its own, and that it was done is on record."""
+    worked(store, 5)
+    folder, head = store.folder, store.folder.parent / "head"
+    assert Store.set_aside(folder, head_file=head) is None, "nothing is set aside of a sound history"
+    path = spoil(store, 9)
+    spoilt = path.read_bytes()
+    done = Store.set_aside(folder, head_file=head)
+    assert done is not None
+    assert (done.n, done.folder.name) == (8, "aside-0000000009")
+    assert (done.folder / path.name).read_bytes() == spoilt
+    again = opened(folder.parent)
+    assert again.verify().ok
+    assert [record.kind for record in again.records(8)] == ["set aside"]
+    assert [m.kind for m in again.state.messages.values() if m.n == 9] == ["Alert"]
+    assert again.post(USER, issue()).new
+    spoil(store, 10)
+    assert Store.set_aside(folder, head_file=head) is not None
+
+
+def test_a_gap_is_set_aside_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies behind a missing segment follows nothing any more; a history without its beginning begins anew."""
+    monkeypatch.setattr(history_module, "SEGMENT_BYTES", 2000)
+    store = opened(tmp_path)
+    worked(store, 9)
+    folder, head = store.folder, store.folder.parent / "head"
+    for missing, left in ((1, 1), (0, 0)):
+        segments = sorted((folder / ".history").glob("*.jsonl"))
+        segments[missing].unlink()
+        done = Store.set_aside(folder, head_file=head)
+        assert done is not None
+        assert (done.n > 0) == (left > 0)
+        store = opened(folder.parent)
+        assert store.verify().ok
+        worked(store, 9)
+
+
 def test_a_wiped_history_is_not_begun_anew(store: Store) -> None:
     """Without its records the folder is damage, not a fresh start."""
     worked(store, 2)

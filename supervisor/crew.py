@@ -616,8 +616,9 @@ class Crew:
         """Say what an import found and which document cannot be written; take up what the history says now."""
         for document in look.imported:
             self.plane.record("log_entry", step="imported", detail=f"your edit of {document}")
-        if self._opened and any(name in STRATEGIC for name in look.imported):
-            self._group.start_soon(self._assess_edit, look)
+        edited = [file for file in look.imported if file.removesuffix(".md") in STRATEGIC]
+        if edited and self._opened and not self._stopping:  # the next run begins with an assessment anyway
+            self._group.start_soon(self._assess_edit, look.head, edited)
         self._alarm(*look.problems)
         self._undelivered = look.undelivered
         for seat in self.seats.values():
@@ -633,11 +634,10 @@ class Crew:
             self.plane.record("log_entry", step="documents", detail="the documents are in order again")
         self.problems = tuple(problems)
 
-    async def _assess_edit(self, look: Look) -> None:
+    async def _assess_edit(self, head: int, edited: list[str]) -> None:
         """Objectives that a person changed open a cycle of Planning."""
-        names = ", ".join(name for name in look.imported if name in STRATEGIC)
-        why = f"The user edited {names}."
-        await self._patiently(lambda: self.documents.assess(f"edit-{look.head}", why, ("planning",)))
+        why = f"The user edited {', '.join(edited)}."
+        await self._patiently(lambda: self.documents.assess(f"edit-{head}", why, ("planning",)))
         self.mailbox.put(Moved(await self.at_desk(self.documents.head)))
 
     def _pause(self, seat: Seat, *, paused: bool) -> None:

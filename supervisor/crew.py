@@ -27,6 +27,7 @@ from .config import Config
 from .documents import Delivered, Documents, EndFacts, Look
 from .liveness import OwnPulse, Verdict
 from .liveness import judge as judge_life
+from .notify import Notifier
 from .orders import carry_out
 from .quiescence import End, Facts, judge
 from .restart import CrewPolicy, Decision, GiveUp, History, LeaveStopped, RestartPolicy, StartAgain, after_exit
@@ -154,6 +155,7 @@ class Crew:
         standby: Standby,
         epochs: EpochCounter,
         plan: Plan,
+        notifier: Notifier,
     ) -> None:
         self.workspace = workspace
         self.config = config
@@ -162,6 +164,7 @@ class Crew:
         self.standby = standby
         self.epochs = epochs
         self.plan = plan
+        self.notifier = notifier
         self.mailbox = Mailbox()
         self.seats = {phase.key: Seat(phase=phase, config=config.phases[phase.key]) for phase in config.topology.phases}
         self.restarts = 0
@@ -220,6 +223,7 @@ class Crew:
 
     def _scanned(self, done: int, total: int) -> None:
         """Called in the desk's thread while a snapshot reads files."""
+        self.notifier.extend(30.0, "reading the repository")
         detail = f"{done} of {total} files read" if total else f"{done} files found"
         anyio.from_thread.run_sync(
             lambda: self.plane.record(
@@ -319,6 +323,7 @@ class Crew:
 
     def reconfigure(self, config: Config) -> None:
         """Take over what changes without a new worker: limits, intervals, policies."""
+        self.notifier.reloading()
         self.config = config
         self._policy, self._crew_policy = policies(config)
         self._liveness = liveness_policy(config.liveness)
@@ -705,6 +710,7 @@ class Crew:
     def _ticked(self) -> None:
         now = anyio.current_time()
         self._watch(now)
+        self._tell_manager(now)
         if now - self._last_ring >= RING_AGAIN:
             self._last_ring = now
             for seat in self.seats.values():
@@ -714,6 +720,12 @@ class Crew:
                     seat.child.recheck_markers()
         self._maybe_deliver()
         self._maybe_end()
+
+    def _tell_manager(self, now: float) -> None:
+        """The service manager hears from this loop and no other: when it stands still, so does the watchdog."""
+        self.notifier.beat(now)
+        if not any(seat.state in ("starting", "stopped") and not seat.restarts for seat in self.seats.values()):
+            self.notifier.ready(f"{len(self.seats)} phases in {self.workspace.root}")
 
     # -- whether workers live, and keep within their limits
 
@@ -852,6 +864,7 @@ class Crew:
         """Ask, wait, insist, in reverse start order, within one budget; then put everything away."""
         self._stopping = True
         self._refuse_commands()
+        self.notifier.stopping(BUDGET + 15.0)  # and the last look, the last answers
         with anyio.CancelScope(shield=True):
             deadline = anyio.current_time() + BUDGET
             for seat in reversed(self.seats.values()):

@@ -31,6 +31,7 @@ from .crew import Crew, Plan
 from .documents import Documents, unapproved
 from .epochs import EpochCounter
 from .exits import Exit, UserError
+from .notify import Notifier
 from .options import RunOptions
 from .plane import EventPlane, Retention
 from .standby import Standby
@@ -66,6 +67,7 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
     left = await run_sync(escapees, marks)  # what an earlier supervisor's death left running
     if left:
         await sweep(marks)
+    notifier = Notifier.from_environ()
     documents = await run_sync(lambda: Documents.open(workspace, config.topology))
     crews: list[Crew] = []
 
@@ -108,6 +110,7 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
                     standby=standby,
                     epochs=counter,
                     plan=plan,
+                    notifier=notifier,
                 )
                 crews.append(crew)
                 shown = anyio.Event()

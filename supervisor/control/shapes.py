@@ -80,6 +80,7 @@ class PhaseOut(msgspec.Struct, kw_only=True):
     mode: str
     step: str
     detail: str
+    mode_reason: str = ""
 
 
 class QueueOut(msgspec.Struct, kw_only=True):
@@ -98,6 +99,7 @@ class StatusOut(msgspec.Struct, kw_only=True):
     queue: QueueOut
     counters: dict[str, int]
     head: int
+    notes: list[str] = []
 
 
 class EventOut(msgspec.Struct, kw_only=True):

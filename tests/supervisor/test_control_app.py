@@ -242,8 +242,8 @@ async def test_a_status_has_no_key_that_is_not_described(client: httpx.AsyncClie
     """What the status holds more than its shape would be undocumented."""
     said = (await client.get("/api/status")).json()
     known = {field.name for field in msgspec.structs.fields(shapes.PhaseOut)}
-    assert set(said["phases"]["qa"]) == known
-    assert set(said) == {field.name for field in msgspec.structs.fields(shapes.StatusOut)}
+    assert set(said["phases"]["qa"]) <= known
+    assert set(said) <= {field.name for field in msgspec.structs.fields(shapes.StatusOut)}
 
 
 # --- the stream

@@ -34,6 +34,8 @@ from .restart import CrewPolicy, Decision, GiveUp, History, LeaveStopped, Restar
 from .restart import Exit as ChildExit
 from .seat import Seat
 from .status import CrewStatus
+from .transport import Transport
+from .turns import Turns
 from .watch import is_stopped, liveness_policy, memory_of, over_limit
 from .workspace import Workspace
 
@@ -114,11 +116,9 @@ Letter = Reported | Exited | Moved | Looked | Brought | Judged | Interrupt | Tic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What this run was asked for. `mode` and `reason` are the transport's; `run` names it in ids."""
+    """What this run was asked for; `run` names it in ids. In lock-step one phase at a time works, in a fixed order."""
 
     until_idle: bool
-    mode: str
-    mode_reason: str
     run: str
     lockstep: bool = False
 
@@ -156,6 +156,7 @@ class Crew:
         epochs: EpochCounter,
         plan: Plan,
         notifier: Notifier,
+        transport: Transport,
     ) -> None:
         self.workspace = workspace
         self.config = config
@@ -164,6 +165,8 @@ class Crew:
         self.standby = standby
         self.epochs = epochs
         self.plan = plan
+        self.transport = transport
+        self.turns = Turns()
         self.notifier = notifier
         self.mailbox = Mailbox()
         self.seats = {phase.key: Seat(phase=phase, config=config.phases[phase.key]) for phase in config.topology.phases}
@@ -199,6 +202,9 @@ class Crew:
                 await self._open()
                 group.start_soon(self._keep_documents)
                 group.start_soon(self._tick)
+                group.start_soon(self.transport.keep, self._tell_modes)
+                if self.plan.lockstep:
+                    group.start_soon(self._grant_turns)
                 if not self.plan.until_idle:
                     group.start_soon(self._watch_repository)
                 for seat in self.seats.values():
@@ -341,6 +347,7 @@ class Crew:
             queue_capacity=capacity,
             counters=self.plane.counters(),
             head=self._head,
+            notes=(self.transport.note,) if self.transport.note else (),
         )
 
     def acknowledge(self, worker: str, epoch: int, ack: control.Ack) -> None:
@@ -355,6 +362,48 @@ class Crew:
             if seat.child is not None:
                 seat.child.send(control.Redirect(address=address, key=key))
 
+    def _tell_modes(self, modes: control.Modes) -> None:
+        """The terms by which cycles draw their mode have changed; the queue may be served only now."""
+        address, key = self.plane.endpoint()
+        for seat in self.seats.values():
+            if seat.child is not None and seat.child.assignment is not None:
+                if address and seat.child.assignment.address != address:
+                    seat.child.send(control.Redirect(address=address, key=key))
+                seat.child.send(modes)
+
+    # -- turns
+
+    async def _grant_turns(self) -> None:
+        """In lock-step: round and round in a fixed order, with deliveries made and documents settled before each turn.
+
+        Whoever has looked at the present head has nothing to do, and is passed over.
+        """
+        await self.turns.until(lambda: all(self.turns.waits(key) or self._excused(key) for key in self.seats))
+        while True:
+            granted = False
+            for key, seat in self.seats.items():
+                await self.turns.until(lambda key=key: self.turns.waits(key) or self._excused(key))  # type: ignore[misc]
+                await self._settle()
+                if self._excused(key) or seat.idle == self._head or seat.child is None:
+                    continue
+                granted = True
+                seat.child.send(control.Turn(number=self.turns.grant(key)))
+                await self.turns.until(lambda key=key: not self.turns.working(key))  # type: ignore[misc]
+            if not granted:
+                await anyio.sleep(TICK)  # the end is being judged; or a person pauses, answers, edits
+
+    def _excused(self, key: str) -> bool:
+        return self.seats[key].facts().excused
+
+    async def _settle(self) -> None:
+        """What the supervisor does by itself between two turns: deliver, and bring the documents up to date."""
+        while True:
+            look = await self.at_desk(self.documents.look)
+            self._heed(look)
+            if not look.undelivered:
+                return
+            self._brought(await self._patiently(self.documents.deliver))
+
     # -- what workers say
 
     def _tell(self, fact: Fact) -> None:
@@ -366,7 +415,12 @@ class Crew:
             return
         message = letter.message
         seat.hear(message, anyio.current_time())
+        self.transport.heard(seat.key, seat.epoch, message)
         match message:
+            case control.WantTurn():
+                self.turns.wanted(seat.key)
+            case control.TurnDone():
+                self.turns.done(seat.key)
             case control.Ready():
                 self.plane.record("log_entry", phase=seat.key, step="ready", detail=f"epoch {seat.epoch}")
                 if seat.paused:
@@ -394,6 +448,8 @@ class Crew:
             return  # a spare; standby replaces it
         if seat.condemned:
             fact = replace(fact, text=f"{fact.text}\n{seat.condemned}".strip())
+        self.turns.gone(seat.key)
+        self.transport.gone(seat.key, asked=fact.asked)
         seat.moving, seat.hurry = True, anyio.Event()
         seat.state = "stopping" if fact.asked else "backoff"
         self._group.start_soon(self._succeed, seat, fact)
@@ -487,7 +543,7 @@ class Crew:
             await self._patiently(lambda: self.documents.store.start_epoch(seat.key, epoch, died=died, reason=reason))
             nonce = new_nonce()
             folder = await self.plane.open_epoch(seat.key, epoch, nonce, child.identity)
-            seat.seated(child, epoch, self.plan.mode, self.plan.mode_reason, now=anyio.current_time())
+            seat.seated(child, epoch, self.transport.first, self.transport.reason, now=anyio.current_time())
             child.assign(self._assignment(seat, epoch, nonce, str(folder)))
             self.plane.record(
                 "log_entry",
@@ -535,7 +591,8 @@ class Crew:
             log=str(self.workspace.logs / f"{seat.key}-{epoch}.log"),
             address=address,
             key=key,
-            mode=self.plan.mode,
+            mode=self.transport.first,
+            modes=self.transport.modes,
             fallback=self.config.ipc.fallback == "auto",
             lockstep=self.plan.lockstep,
             options={
@@ -658,7 +715,7 @@ class Crew:
     # -- delivery and the user's files
 
     def _maybe_deliver(self) -> None:
-        if not self._delivering and not self._stopping and self._undelivered:
+        if not self._delivering and not self._stopping and self._undelivered and not self.plan.lockstep:
             self._delivering = True
             self._group.start_soon(self._deliver)
 

@@ -10,7 +10,6 @@ import importlib
 import logging
 import multiprocessing
 import os
-import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -21,7 +20,6 @@ import anyio
 from anyio.to_thread import run_sync
 
 from ipc.control import Ack
-from ipc.modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, determine_ipc_mode_with_reason
 from ipc.process import escapees, sweep
 
 from . import plane as event_plane
@@ -36,6 +34,7 @@ from .options import RunOptions
 from .plane import EventPlane, Retention
 from .standby import Standby
 from .status import CrewStatus, Summary, save_status, summarise
+from .transport import Transport, Wishes
 from .workspace import Workspace, find, supervising
 
 if TYPE_CHECKING:
@@ -48,13 +47,15 @@ LAST_LOOK = 5.0  # seconds for the view to show the last events
 SHOW_STATUS_EVERY = 0.5  # seconds between saves of the status for `supervisor status`
 
 
-def run_workspace(options: RunOptions, view: View) -> int:
+def run_workspace(options: RunOptions, view: View, *, config: Config | None = None) -> int:
     """Run the crew of a workspace until it is done, idle or interrupted; the exit code of SPEC §6.
+
+    `config` is for a run that differs from what supervisor.toml says.
 
     Raises `UserError` for what a person can put right: another supervisor, a wrong configuration, no permission.
     """
     workspace = find(options.workspace)
-    config = workspace.read_config()
+    config = config or workspace.read_config()
     multiprocessing.set_start_method("spawn", force=True)
     with supervising(workspace), _log_file(workspace, options.verbose):
         summary = anyio.run(_run, workspace, config, options, view)
@@ -94,7 +95,9 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
         above = max(plane.last_epoch(), *documents.last_epochs().values(), 0)
         counter = EpochCounter(workspace.state / "epochs", above=above)
         since = documents.store.head
-        plan = _plan(options, config, plane, run=f"r{counter.take()}")
+        transport = Transport(workspace, config, plane, _wishes(options))
+        transport.begin()
+        plan = Plan(until_idle=options.until_idle, run=f"r{counter.take()}", lockstep=options.lockstep)
         with plane.follow(start) as events:
             async with anyio.create_task_group() as group:
                 standby = Standby(
@@ -111,6 +114,7 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
                     epochs=counter,
                     plan=plan,
                     notifier=notifier,
+                    transport=transport,
                 )
                 crews.append(crew)
                 shown = anyio.Event()
@@ -143,19 +147,8 @@ async def _show(
         shown.set()
 
 
-def _plan(options: RunOptions, config: Config, plane: EventPlane, *, run: str) -> Plan:
-    rate = config.ipc.rollout if config.ipc.rollout is not None else 0.1
-    mode, reason = determine_ipc_mode_with_reason(
-        cli_use_queue_ipc=options.use_queue_ipc,
-        cli_use_stdout=options.use_stdout,
-        environ=os.environ,
-        rng=random.random,
-        default_rate=rate,
-    )
-    if mode == IPC_MODE_QUEUE and not plane.serve():
-        mode, reason = IPC_MODE_STDOUT, "the queue cannot be served here"
-    plane.record("log_entry", step="mode", detail=f"{mode}: {reason}", summary={"mode": mode, "reason": reason})
-    return Plan(until_idle=options.until_idle, mode=mode, mode_reason=reason, run=run)
+def _wishes(options: RunOptions) -> Wishes:
+    return Wishes(queue=options.use_queue_ipc, stdout=options.use_stdout, still=options.lockstep)
 
 
 def _retention(config: Config) -> Retention:

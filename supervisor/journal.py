@@ -293,6 +293,18 @@ class JournalReader:
                 raise self._error(error) from error
         return [_entry(row) for row in rows]
 
+    def latencies(self, transport: str, most: int = 2000) -> list[float]:
+        """Seconds from the newest event of a frame to its commit, of the last frames that came by this transport."""
+        with self._lock:
+            try:
+                rows = self._connection.execute(
+                    "SELECT at, blob, n, worker FROM frames WHERE transport = ? ORDER BY first_cursor DESC LIMIT ?",
+                    (transport, most),
+                ).fetchall()
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+        return [max(0.0, at - list(_decode(blob, n, worker))[-1][7]) for at, blob, n, worker in rows]
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()

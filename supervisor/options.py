@@ -13,6 +13,7 @@ Show = Literal["auto", "live", "plain", "json"]
 class RunOptions:
     """`workspace` is the folder of supervisor.toml. The two IPC flags go to `ipc.modes` as they are.
 
+    `lockstep` lets one phase at a time work, and counts nothing towards the rollout: for `--validate-ipc`.
     `verbose` counts the -v: 1 shows log lines too, 2 tracebacks. `show` "auto" looks at the terminal.
     """
 
@@ -20,5 +21,6 @@ class RunOptions:
     until_idle: bool = False
     use_queue_ipc: bool = False
     use_stdout: bool = False
+    lockstep: bool = False
     verbose: int = 0
     show: Show = "auto"

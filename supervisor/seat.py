@@ -95,6 +95,7 @@ class Seat:
                 self.last_beat = now
             case control.Claimed(task=task, attempt=attempt, text=text):
                 self.state, self.idle = "working", None
+                self.mode, self.mode_reason = message.mode or self.mode, message.reason or self.mode_reason
                 self.task, self.attempt, self.text, self.pct = task, attempt, text, 0
                 self.claimed_at = now
             case control.Finished():
@@ -132,6 +133,7 @@ class Seat:
             pct=self.pct,
             restarts=self.restarts,
             mode=self.mode,
+            mode_reason=self.mode_reason,
             step=self.step,
             detail=self.detail,
         )

@@ -48,7 +48,7 @@ class PhaseStatus:
     """One phase now. `task` is the id of what it works on and `text` that message's first line; both may be empty.
 
     `pct` is 0–100, `epoch` the number of its worker (0: none yet), `mode` "queue", "stdout", "spool" or "".
-    `detail` says why, where the state needs a reason.
+    `mode_reason` says why it is that; `detail` says why, where the state needs a reason.
     """
 
     title: str
@@ -60,6 +60,7 @@ class PhaseStatus:
     pct: int = 0
     restarts: int = 0
     mode: str = ""
+    mode_reason: str = ""
     step: str = ""
     detail: str = ""
 
@@ -75,6 +76,7 @@ class CrewStatus:
     queue_capacity: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
     head: int = 0
+    notes: tuple[str, ...] = ()  # what is out of the ordinary, in sentences
 
     def as_json(self) -> dict[str, Any]:
         """The object of `supervisor status --json` (SPEC §6)."""
@@ -85,6 +87,7 @@ class CrewStatus:
             "queue": {"depth": self.queue_depth, "capacity": self.queue_capacity},
             "counters": dict(self.counters),
             "head": self.head,
+            "notes": list(self.notes),
         }
 
     @classmethod
@@ -103,6 +106,7 @@ class CrewStatus:
             queue_capacity=said["queue"]["capacity"],
             counters=said["counters"],
             head=said.get("head", 0),
+            notes=tuple(said.get("notes", ())),
         )
 
 

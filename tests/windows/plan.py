@@ -1,0 +1,39 @@
+"""A pytest plugin that says which tests cannot run under Wine, each with its reason, and runs hypothesis shorter there.
+
+Only what Wine (or this one Python for Windows) lacks is named here: what no Windows has is marked at the test itself.
+On Windows proper, as in the workflows of .github, nothing of this applies.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+EXAMPLES = 10  # of each property: the pure cores are the same everywhere, and are tried at length elsewhere
+WITHIN = 60  # seconds for one test: Wine starts a process in about one
+
+CANNOT: dict[str, str] = {
+    "*[[]trio*": "trio polls sockets through \\Device\\Afd, which Wine 8 lacks (WinError 10045)",
+    "*-trio]": "trio polls sockets through \\Device\\Afd, which Wine 8 lacks (WinError 10045)",
+}
+
+LEFT_OUT: dict[str, str] = {
+    "*::Test*::runTest": "a state machine over a pure core: the same everywhere, and minutes under Wine",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile(
+        "wine", max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
+    settings.load_profile("wine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for pattern, reason in {**CANNOT, **LEFT_OUT}.items():
+            if fnmatch.fnmatchcase(item.nodeid.replace("\\", "/"), pattern):
+                item.add_marker(pytest.mark.skip(reason=reason))
+        item.add_marker(pytest.mark.timeout(WITHIN))

@@ -50,6 +50,9 @@ class HeardEmitter:
     def switch(self, mode: str, reason: str) -> None:
         self.told.append((mode, reason))
 
+    def statistics(self) -> Any:
+        return SimpleNamespace(counts=dict)
+
 
 def read_lines(descriptor: int, until: bytes) -> list[control.AnyUp]:
     data = b""

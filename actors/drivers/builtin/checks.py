@@ -755,6 +755,7 @@ async def run_ruff(
         out = scratch / "findings.json"
         command = [
             *ruff_command("check"),
+            "--no-fix",  # a project may set `fix = true`: looking must change nothing
             "--output-format=json",
             f"--output-file={out}",
             "--exit-zero",

@@ -111,10 +111,15 @@ class Reporter:
             syntax = self.frame(str(wrong.filename), wrong.lineno or 0, "")
         while len(frames) > 1 and not frames[0]["inside"] and any(frame["inside"] for frame in frames):
             del frames[0]  # pytest's own way to the test
+        name, message = excinfo.type.__name__, _message(excinfo.value)
+        doctest = _doctest(excinfo.value)
+        if doctest is not None:
+            path, line, where, message = doctest
+            name, frames = "DocTestFailure", [self.frame(path, line, where)]
         return {
             "syntax": syntax,
-            "exception": excinfo.type.__name__,
-            "message": _message(excinfo.value),
+            "exception": name,
+            "message": message,
             "frames": frames,
             "causes": causes,
         }
@@ -193,6 +198,17 @@ class Reporter:
             if file and not os.path.realpath(file).startswith(self.root + os.sep):
                 elsewhere[name] = file
         self.say("end", status=int(exitstatus), elsewhere=elsewhere)
+
+
+def _doctest(value: object) -> tuple[str, int, str, str] | None:
+    """File, line, name and difference of a doctest's (first) failure; None for anything else."""
+    first = (getattr(value, "failures", None) or [value])[0]
+    test, example, got = (getattr(first, name, None) for name in ("test", "example", "got"))
+    if test is None or example is None or got is None or not getattr(test, "filename", None):
+        return None
+    line = (test.lineno or 0) + example.lineno + 1
+    gave, wanted = _cut(got.strip(), 300) or "nothing", _cut(example.want.strip(), 300) or "nothing"
+    return test.filename, line, test.name, f"`{_cut(example.source.strip(), 300)}` gave {gave}, wanted {wanted}"
 
 
 def _message(value: object) -> str:

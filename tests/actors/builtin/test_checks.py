@@ -247,6 +247,29 @@ async def test_one_cause_is_one_finding_however_many_modules_it_stops(tmp_path: 
     assert [found.fingerprint for found in alone.findings] == [finding.fingerprint]
 
 
+async def test_looking_changes_nothing_where_the_project_fixes_by_default(tmp_path: Path) -> None:
+    """With `fix = true` in ruff's configuration, a finding is still reported and its file left alone."""
+    tree = write(tmp_path / "tree", {"ruff.toml": "fix = true\n", "core.py": "import os\n"})
+    lint = await run_ruff(discover(tree), tree)
+    assert [(f.rule, f.data["fix"]) for f in lint.findings] == [("F401", "safe")]
+    assert (tree / "core.py").read_text() == "import os\n"
+
+
+async def test_a_failing_doctest_says_what_it_wanted_and_got(tmp_path: Path) -> None:
+    """A doctest's finding names the example, its line and both values, not the place of a tree."""
+    run = await check(
+        tmp_path,
+        {
+            "pytest.ini": "[pytest]\naddopts = --doctest-modules\n",
+            "core.py": 'def one():\n    """One.\n\n    >>> one()\n    1\n    """\n    return 2\n',
+        },
+    )
+    (finding,) = run.findings
+    assert (finding.file, finding.line) == ("core.py", 4)
+    assert finding.message == "core.one fails: DocTestFailure: `one()` gave 2, wanted 1"
+    assert str(tmp_path) not in finding.message
+
+
 async def test_sources_that_are_not_utf8_are_no_accident(tmp_path: Path) -> None:
     """An undecodable module is a collection error with its name; one that declares its encoding just works."""
     run = await check(

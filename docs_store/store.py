@@ -358,7 +358,7 @@ class Store:
             if outside is not None:
                 outside.unlink(missing_ok=True)
         done = SetAside(verdict.n, verdict.problem, aside)
-        cls.open(place, topology=topology, head_file=head_file)._tell_aside(done)
+        cls.open(place, topology=topology, head_file=head_file)._tell_aside(done)  # noqa: SLF001  (our own)
         return done
 
     def _tell_aside(self, done: SetAside) -> None:

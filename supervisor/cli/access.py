@@ -88,10 +88,11 @@ PhaseName = Annotated[str, typer.Argument(metavar="PHASE", help="Such as develop
 
 
 @contextmanager
-def opened(session: Session, *, writes: bool = False) -> Iterator[Opened]:
+def opened(session: Session, *, writes: bool = False, damaged: bool = False) -> Iterator[Opened]:
     """The workspace with its store; after something was written, the documents are brought up to date.
 
-    A running supervisor does that itself; without one we do, holding its lock for that moment.
+    A running supervisor does that itself; without one we do, holding its lock for that moment. With `damaged`, a
+    history that is not sound is shown up to there, with a warning.
     """
     from docs_store.store import Store
 
@@ -99,7 +100,12 @@ def opened(session: Session, *, writes: bool = False) -> Iterator[Opened]:
     config = workspace.read_config()
     if writes:
         workspace.make_folders()
-    store = Store.open(workspace.crew, topology=config.topology, head_file=workspace.head)
+    store = Store.open(workspace.crew, topology=config.topology, head_file=workspace.head, damaged=damaged)
+    if store.damage is not None:
+        warn(
+            f"The history is damaged; this is what was before: {clean(str(store.damage))}. `supervisor docs set-aside` "
+            "tells what can be done; the documents in crew/ are as they were written last"
+        )
     yield Opened(workspace, config, store)
     if writes:
         show_in_documents(workspace, store)

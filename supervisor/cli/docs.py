@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import re
+import shutil
 from collections.abc import Iterator
+from datetime import datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +16,7 @@ import typer
 from supervisor.exits import Exit, UsageError
 from supervisor.status import first_line
 from supervisor.wording import clean
+from supervisor.workspace import WorkspaceLock
 
 from .access import Opened, Session, opened
 from .crew import AsJson
@@ -31,15 +36,18 @@ def show(
     ctx: typer.Context,
     document: Name,
     *,
-    at: Annotated[int | None, typer.Option("--at", metavar="N", help="As it was after record N.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="N|TIME", help="As it was after record N, or then: 2026-11-20T14:30, or 14:30."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a document, as it is on record now or was after record N."""
+    """Print a document, as it is on record now or was after record N or at some time."""
     session: Session = ctx.obj
-    with opened(session) as found:
+    with opened(session, damaged=True) as found:
         name = document_name(found, document)
-        text = text_at(found, name, at)
-        n = found.store.head if at is None else at
+        n = found.store.head if at is None else record_at(found, at)
+        text = text_at(found, name, n)
     if as_json:
         say_json({"document": name, "record": n, "text": text})
     else:
@@ -56,7 +64,7 @@ def log(
 ) -> None:
     """Show who wrote what when: the history's records, the latest last."""
     session: Session = ctx.obj
-    with opened(session) as found:
+    with opened(session, damaged=True) as found:
         name = document_name(found, document) if document else None
         entries = [(record, touched) for record, touched in history(found) if name is None or name in touched][-limit:]
     rows = []
@@ -106,7 +114,7 @@ def diff(
 ) -> None:
     """Show how a document changed between two records; by default, its last change."""
     session: Session = ctx.obj
-    with opened(session) as found:
+    with opened(session, damaged=True) as found:
         name = document_name(found, document)
         end = found.store.head if newer is None else newer
         if older is None:
@@ -137,7 +145,7 @@ def trace(
     import docs_store.trace as tracing
 
     session: Session = ctx.obj
-    with opened(session) as found:
+    with opened(session, damaged=True) as found:
         state = found.store.state
         thread = state.messages[message].thread if message in state.messages else message
         if thread not in state.threads:
@@ -176,8 +184,43 @@ def verify(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         say(f"The history is whole: {verdict.n} records.")
     else:
         say(f"The history is whole up to record {verdict.n}; after that: {clean(verdict.problem)}")
-        say("Nothing is written to it until that is settled: put crew/.history back from a backup, or keep it aside.")
+        say(
+            "Nothing is written to it until that is settled: put crew/.history back from a backup, or set the damaged "
+            "end aside with `supervisor docs set-aside`."
+        )
     if not verdict.ok:
+        raise typer.Exit(Exit.WORK_REMAINS)
+
+
+@app.command("set-aside")
+def set_aside(
+    ctx: typer.Context,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it only says what would be done.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move the damaged end of a history out of the way, so that work can go on from the last good record."""
+    from docs_store.store import Store  # for this command only
+
+    session: Session = ctx.obj
+    workspace = session.workspace()
+    topology = workspace.read_config().topology
+    verdict = Store.examine(workspace.crew, topology=topology, head_file=workspace.head)
+    done = None
+    if yes and not verdict.ok:
+        with WorkspaceLock(workspace, role="command").acquire():
+            done = Store.set_aside(workspace.crew, topology=topology, head_file=workspace.head)
+    if as_json:
+        say_json({"ok": verdict.ok, "records": verdict.n, "folder": str(done.folder) if done else None})
+    elif verdict.ok:
+        say(f"The history is whole: {verdict.n} records. There is nothing to set aside.")
+    elif done is not None:
+        say(f"Records 1 to {done.n} stand; what came after them is in {done.folder}.")
+        say("What only the documents still show of it is taken in from there by the next run, as edits of yours.")
+    else:
+        say(f"The history is whole up to record {verdict.n}; after that: {clean(verdict.problem)}")
+        say("A backup of crew/.history is the better way out. Without one: supervisor docs set-aside --yes")
+    if not verdict.ok and done is None:
         raise typer.Exit(Exit.WORK_REMAINS)
 
 
@@ -194,7 +237,7 @@ def export_git(
     session: Session = ctx.obj
     target = session.folder / folder
     with opened(session) as found:
-        count = export(found.store, found.config.topology, target)
+        count = export(found.store, found.config.topology, target, git=shutil.which("git"))
     if as_json:
         say_json({"folder": str(target), "commits": count})
     else:
@@ -208,6 +251,32 @@ def document_name(found: Opened, word: str) -> str:
     if wanted not in names:
         raise UsageError(f"there is no document named {word!r}; there are: {', '.join(names)}")
     return wanted
+
+
+def record_at(found: Opened, word: str) -> int:
+    """The record that the user means: its number, or the last one at a time (local, where no zone is said)."""
+    if word.isdecimal():
+        return int(word)
+    try:
+        if re.fullmatch(r"\d\d:\d\d(:\d\d)?", word):
+            moment = datetime.combine(datetime.now().astimezone().date(), time.fromisoformat(word)).astimezone()
+        else:
+            moment = datetime.fromisoformat(word).astimezone()
+    except ValueError:
+        raise UsageError(f"{word!r} is neither a record's number nor a time such as 2026-11-20T14:30") from None
+    last = 0
+    for record in good_records(found):
+        if datetime.fromisoformat(record.at) > moment:
+            break
+        last = record.n
+    if not last:
+        raise UsageError(f"the history had not begun at {word}")
+    return last
+
+
+def good_records(found: Opened) -> Iterator[Record]:
+    """The records up to the store's head, which is the last good one of a damaged history."""
+    return itertools.islice(found.store.records(), found.store.head)
 
 
 def text_at(found: Opened, name: str, n: int | None) -> str:
@@ -229,7 +298,7 @@ def history(found: Opened, *, until: int | None = None) -> Iterator[tuple[Record
     from docs_store.replay import apply
 
     state = State()
-    for record in found.store.records():
+    for record in good_records(found):
         if until is not None and record.n > until:
             return
         apply(state, record, found.config.topology)

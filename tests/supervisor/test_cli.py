@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -372,7 +373,6 @@ def test_a_changed_history_is_found_and_named(cli: Cli) -> None:
     cli("task", "one thing", "--to", "qa")
     segment = max(cli.place.history.glob("*.jsonl"))
     segment.write_bytes(segment.read_bytes().replace(b"one thing", b"two thing"))
-    (cli.place.history / "snapshot").unlink(missing_ok=True)
     assert cli("docs", "verify") == Exit.WORK_REMAINS
     assert "record 2" in cli.out
     assert cli("docs", "verify", "--json") == Exit.WORK_REMAINS
@@ -381,8 +381,47 @@ def test_a_changed_history_is_found_and_named(cli: Cli) -> None:
     assert "Traceback" not in cli.err
 
 
-def test_the_history_can_be_taken_along_as_a_git_repository(cli: Cli, tmp_path: Path) -> None:
-    """One commit per record that touched a document, with its author."""
+def test_a_damaged_end_is_set_aside_when_the_user_says_so(cli: Cli) -> None:
+    """Until then the good part can be looked at, and the command only says what it would do."""
+    cli("task", "one thing", "--to", "qa")
+    segment = max(cli.place.history.glob("*.jsonl"))
+    assert cli("docs", "set-aside") == 0
+    segment.write_bytes(segment.read_bytes().replace(b"one thing", b"two thing"))
+    assert cli("docs", "show", "QA_READ") == 0
+    assert "damaged" in cli.err
+    assert "# QA_READ" in cli.out
+    assert cli("docs", "log") == 0
+    assert cli("docs", "set-aside") == Exit.WORK_REMAINS
+    assert "--yes" in cli.out
+    assert cli("docs", "set-aside", "--yes") == 0
+    assert cli("docs", "verify") == 0
+    assert cli("task", "another thing", "--to", "qa") == 0
+    assert cli("docs", "show", "QA_READ") == 0
+    assert "one thing" in cli.out, "the document still showed it, so it was taken in from there"
+    assert "another thing" in cli.out
+
+
+def test_a_document_can_be_had_of_a_time(cli: Cli) -> None:
+    """A moment is as good as a number; what is neither, or before the beginning, is said."""
+    cli("task", "one thing", "--to", "qa")
+    assert cli("docs", "log", "--json") == 0
+    at = json.loads(cli.out.splitlines()[-1])["at"]
+    assert "one thing" in cli.json("docs", "show", "QA_READ", "--at", at)["text"]
+    assert cli("docs", "show", "QA_READ", "--at", "2020-01-01T10:00") == Exit.USAGE
+    assert "had not begun" in cli.err
+    assert cli("docs", "show", "QA_READ", "--at", "yesterday") == Exit.USAGE
+    assert "neither" in cli.err
+
+
+@pytest.mark.parametrize("program", ["git", None])
+def test_the_history_can_be_taken_along_as_a_git_repository(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None
+) -> None:
+    """One commit per record that touched a document, with its author; with git's own tool or without it."""
+    found = shutil.which("git")
+    if program and not found:
+        pytest.skip("there is no git here")
+    monkeypatch.setattr("supervisor.cli.docs.shutil.which", lambda _: found if program else None)
     cli("task", "one thing", "--to", "qa")
     target = tmp_path / "exported"
     assert cli.json("docs", "export-git", str(target))["commits"] == 2

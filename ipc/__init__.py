@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, determine_ipc_mode, determine_ipc_mode_with_reason
     from .queue import PutResult, create_queue, deserialize_queue_from_env, safe_put, serialize_queue
     from .run import run
+    from .streaming import client_message
 
 __all__ = [
     "IPC_MODE_QUEUE",
@@ -18,6 +19,7 @@ __all__ = [
     "Emitter",
     "ProgressEvent",
     "PutResult",
+    "client_message",
     "create_queue",
     "deserialize_queue_from_env",
     "determine_ipc_mode",
@@ -34,6 +36,7 @@ _HOMES = {  # loaded when first asked for: a worker imports only what it uses, a
     "Emitter": "emitter",
     "ProgressEvent": "events",
     "PutResult": "queue",
+    "client_message": "streaming",
     "create_queue": "queue",
     "deserialize_queue_from_env": "queue",
     "determine_ipc_mode": "modes",

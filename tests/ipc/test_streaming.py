@@ -1,0 +1,111 @@
+"""What a browser is told: the message shapes, and the example backend with a real client."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from ipc import ProgressEvent, client_message
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "fastapi_backend"
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (
+            ProgressEvent("progress", "audit", "scanning", 5, "7 pages"),
+            {"type": "phase_start", "phase": "audit", "message": "Scanning: 7 pages", "pct": 5},
+        ),
+        (
+            ProgressEvent("progress", "audit", "done", 100, "all read", {"n": 7}),
+            {
+                "type": "phase_complete",
+                "phase": "audit",
+                "message": "Done: all read",
+                "pct": 100,
+                "summary": {"n": 7},
+            },
+        ),
+        (
+            ProgressEvent("progress", "audit", "error", 40, "no network"),
+            {"type": "phase_error", "phase": "audit", "message": "Error: no network"},
+        ),
+        (
+            ProgressEvent("log_entry", "audit", "", 0, "hello"),
+            {"type": "log_entry", "phase": "audit", "message": "Audit: hello"},
+        ),
+        (
+            ProgressEvent("phase_start", "qa", "done", 1),
+            {"type": "phase_start", "phase": "qa", "message": "Done", "pct": 1},
+        ),
+        (
+            ProgressEvent("screenshot", "qa", "deep_scan", 1, "x", {"a": 1}, b"\xff", 2.0),
+            {
+                "type": "screenshot",
+                "phase": "qa",
+                "step": "deep_scan",
+                "pct": 1,
+                "detail": "x",
+                "summary": {"a": 1},
+                "data": "/w==",
+                "timestamp": 2.0,
+            },
+        ),
+        ({"type": "whatever", "n": 1}, {"type": "whatever", "n": 1}),
+    ],
+)
+def test_the_shapes(event: Any, message: Any) -> None:
+    """A starting step starts a phase, done completes it, error fails it; an explicit type beats the step."""
+    assert client_message(event) == message
+
+
+@pytest.fixture(params=["queue", "stdout"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The example, served by uvicorn; its address."""
+    environ = {**os.environ, "QUEUE_IPC_MODE": request.param, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0", "--no-access-log"]
+    with subprocess.Popen(command, cwd=EXAMPLE, env=environ, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        for line in server.stderr:
+            if "running on http://" in line:
+                yield line.partition("http://")[2].split()[0]
+                break
+        server.terminate()
+        server.communicate()
+
+
+def test_the_example_streams_to_a_client(backend: str) -> None:
+    """A client sees the whole audit in order; one that comes back with its cursor misses nothing."""
+    number = httpx.post(f"http://{backend}/audits", params={"pages": 6}).json()["audit"]
+    address = f"ws://{backend}/audits/{number}/events"
+    with connect(address) as first:
+        seen = [json.loads(first.recv()) for _ in range(3)]
+    with connect(f"{address}?after={seen[-1]['cursor']}") as second:
+        seen += [json.loads(said) for said in second]
+    assert [said["cursor"] for said in seen] == list(range(1, len(seen) + 1))
+    messages = [said["message"] for said in seen]
+    assert messages[0] == {"type": "phase_start", "phase": "audit", "message": "Scanning: 6 pages", "pct": 0}
+    assert [m["detail"] for m in messages if m["type"] == "finding"] == ["page 3 has no title", "page 6 has no title"]
+    assert {"type": "log_entry", "phase": "", "message": "read everything there was"} in messages
+    (complete,) = [m for m in messages if m["type"] == "phase_complete"]
+    assert complete["summary"] == {"pages": 6, "findings": 2}
+    assert messages[-1]["type"] == "audit_complete"
+    assert httpx.get(f"http://{backend}/audits/{number}").json()["finished"]
+
+
+def test_an_unknown_audit_is_told(backend: str) -> None:
+    """Asking for an audit that never was is an error with a text, by HTTP and by WebSocket."""
+    assert httpx.get(f"http://{backend}/audits/99").status_code == 404
+    with connect(f"ws://{backend}/audits/99/events") as socket, pytest.raises(ConnectionClosed, match="no audit 99"):
+        socket.recv()

@@ -299,7 +299,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "deaths": whole(1, 100),
     },
     "liveness": {"start_grace": number(above=0.0), "silence": number(above=1.0), "no_progress": number()},
-    "log": {"format": one_of("console", "json"), "max_mb": whole(1, 10_000), "keep": whole(0, 1000)},
+    "log": {"format": one_of("console", "json"), "max_mb": whole(1, 10_000), "keep": whole(1, 1000)},
     "notify": {
         "command": strings,
         "webhook": text(r"(https?://\S+)?", 'an http address in quotes such as "http://127.0.0.1:9000/hook"'),

@@ -29,6 +29,7 @@ from .crew import Crew, Plan
 from .documents import Documents, unapproved
 from .epochs import EpochCounter
 from .exits import Exit, UserError
+from .logs import forget_old_epochs, logging_to
 from .notify import Notifier
 from .options import RunOptions
 from .plane import EventPlane, Retention
@@ -57,7 +58,8 @@ def run_workspace(options: RunOptions, view: View, *, config: Config | None = No
     workspace = find(options.workspace)
     config = config or workspace.read_config()
     multiprocessing.set_start_method("spawn", force=True)
-    with supervising(workspace), _log_file(workspace, options.verbose):
+    with supervising(workspace), logging_to(workspace.logs, config.log, verbose=options.verbose):
+        forget_old_epochs(workspace.logs)
         summary = anyio.run(_run, workspace, config, options, view)
     view.close(summary)
     return int(summary.exit)
@@ -258,18 +260,3 @@ def _threadsafe_caller() -> Callable[[Callable[[], None]], None]:
     return call
 
 
-@contextmanager
-def _log_file(workspace: Workspace, verbose: int) -> Iterator[None]:
-    """Our own log lines go to .supervisor/logs/supervisor.log; warnings, with -v all, to the terminal too."""
-    handler = logging.FileHandler(workspace.logs / "supervisor.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
-        handler.close()

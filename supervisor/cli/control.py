@@ -122,7 +122,7 @@ def start(
 ) -> None:
     """Start the crew in the background, for people without a service manager. Exit code 75 when one runs already.
 
-    It outlives this terminal; what it prints is in .supervisor/logs/console.log. End it with: supervisor stop
+    It outlives this terminal. Its summary and errors go to .supervisor/logs/console.log. End it with: supervisor stop
     """
     from supervisor.bootstrap import require_trust
 
@@ -144,7 +144,7 @@ def start(
 
 def _detached(workspace: Workspace, output: Path) -> subprocess.Popen[bytes]:
     """`supervisor run` in a session of its own, with its output in a file."""
-    command = [sys.executable, "-P", "-m", "supervisor", "-C", str(workspace.root), "run", "--plain"]
+    command = [sys.executable, "-P", "-m", "supervisor", "-C", str(workspace.root), "run", "--quiet"]
     flags: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         flags = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}

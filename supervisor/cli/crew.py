@@ -13,7 +13,7 @@ from supervisor.options import RunOptions, Show
 from supervisor.wording import brief
 
 from .access import Session
-from .live import following
+from .live import Silent, following
 from .output import columns, say, say_json, warn
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ def run(
     plain: Annotated[
         bool, typer.Option("--plain", help="Readable lines instead of the live view (the default without a terminal).")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show nothing but the summary; for the background.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object per event instead of the live view.")
     ] = False,
@@ -87,8 +90,8 @@ def run(
     Exit codes: 0 done and approved by QA, 1 work remains or waits for you (supervisor inbox), 75 a supervisor is
     running here already, 78 supervisor.toml has mistakes, 130 interrupted.
     """
-    if plain and as_json:
-        raise UsageError("--plain and --json exclude each other; choose one")
+    if plain + as_json + quiet > 1:
+        raise UsageError("--plain, --json and --quiet exclude each other; choose one")
     from supervisor.bootstrap import require_trust
     from supervisor.console import view_for
     from supervisor.foreground import run_workspace
@@ -107,7 +110,7 @@ def run(
         verbose=level,
         show=show,
     )
-    raise typer.Exit(run_workspace(options, view_for(show, verbose=level)))
+    raise typer.Exit(run_workspace(options, Silent() if quiet else view_for(show, verbose=level)))
 
 
 def status(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anyio import CancelScope
@@ -56,7 +56,8 @@ async def inspect(desk: Desk, commit: str, tree: Path, project: Project) -> Insp
     lint = await run_ruff(project, tree)
     stopped = {finding.file for finding in tests.findings if finding.rule == "collection"}
     said = [f for f in lint.findings if not (f.rule == "invalid-syntax" and f.file in stopped)]  # once is enough
-    return Inspection(commit=commit, tests=tests, lint=lint, findings=(*tests.findings, *grouped(said)))
+    findings = (*by_function(tests.findings), *grouped(said))
+    return Inspection(commit=commit, tests=tests, lint=lint, findings=findings)
 
 
 async def test(desk: Desk, tree: Path, project: Project, *only: str) -> TestRun:
@@ -130,10 +131,27 @@ def shows(run: TestRun) -> bool:
 
 def as_it_is(finding: Finding, run: TestRun) -> Finding | None:
     """The finding as that run has it, as it was where the run shows nothing, None where it is gone."""
-    for found in run.findings:
+    for found in by_function(run.findings):
         if found.fingerprint == finding.fingerprint:
             return found
     return None if shows(run) else finding
+
+
+def by_function(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings about one test function with several parameters as one: the first, with the ids of all."""
+    whole: dict[str, Finding] = {}
+    for finding in findings:
+        base, bracket, _ = finding.symbol.partition("[")
+        if finding.tool != "pytest" or finding.rule != "failure" or not bracket:
+            whole.setdefault(finding.fingerprint, finding)
+            continue
+        one = replace(finding, symbol=base, data={**finding.data, "ids": [finding.data.get("id", "")]})
+        first = whole.setdefault(one.fingerprint, replace(one, data={**one.data, "id": f"{one.file}::{base}"}))
+        ids = sorted({*first.data["ids"], *one.data["ids"]})
+        more = f" (and {len(ids) - 1} more of its parameters)" if len(ids) > 1 else ""
+        message = first.message.removesuffix(str(first.data.get("more", ""))) + more
+        whole[one.fingerprint] = replace(first, message=message, data={**first.data, "ids": ids, "more": more})
+    return tuple(whole.values())
 
 
 def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:

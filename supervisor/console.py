@@ -159,6 +159,8 @@ class _CrewView:
         if status.queue_capacity:
             parts.append(f"queue {status.queue_depth}/{status.queue_capacity}")
         parts += [f"{clean(name)} {count}" for name, count in status.counters.items() if count][:3]
+        if status.dirty:
+            parts.append(f"{clean(', '.join(status.dirty))} {'lags' if len(status.dirty) == 1 else 'lag'} behind")
         return Text(gap.join(parts), style="dim")
 
 

@@ -173,6 +173,7 @@ class Crew:
         self.restarts = 0
         self.interrupted = ""
         self.problems: tuple[str, ...] = ()
+        self._dirty: tuple[str, ...] = ()
         self._head = 0
         self._opened = False
         self._history = History()
@@ -348,6 +349,7 @@ class Crew:
             counters=self.plane.counters(),
             head=self._head,
             notes=(self.transport.note,) if self.transport.note else (),
+            dirty=self._dirty,
         )
 
     def acknowledge(self, worker: str, epoch: int, ack: control.Ack) -> None:
@@ -682,6 +684,7 @@ class Crew:
         if edited and self._opened and not self._stopping:  # the next run begins with an assessment anyway
             self._group.start_soon(self._assess_edit, look.head, edited)
         self._alarm(*look.problems)
+        self._dirty = look.dirty
         self._undelivered = look.undelivered
         for seat in self.seats.values():
             self._pause(seat, paused=seat.key in look.paused)

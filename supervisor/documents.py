@@ -15,6 +15,7 @@ from actors.trees import Conflict, MissingCommitError, Snapshot, Trees
 from docs_store.errors import StoreError
 from docs_store.messages import SUPERVISOR, Draft, Question, Report, State, Status
 from docs_store.reconcile import Reconciler
+from docs_store.replay import at_work
 from docs_store.store import Store
 from docs_store.topology import Topology
 
@@ -33,6 +34,7 @@ class Look:
     problems: tuple[str, ...] = ()
     undelivered: int = 0
     paused: frozenset[str] = frozenset()
+    dirty: tuple[str, ...] = ()  # files that lag behind the history, for whatever reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,7 @@ class Documents:
             problems=tuple(str(problem) for problem in step.problems),
             undelivered=len(self.undelivered()),
             paused=frozenset(phase for phase, epoch in state.epochs.items() if epoch.paused),
+            dirty=tuple(sorted({*step.waiting, *(problem.file for problem in step.problems)})),
         )
 
     def head(self) -> int:
@@ -208,7 +211,7 @@ class Documents:
             clean = self.reconciler.clean()
             claimed = tuple(
                 message.id
-                for message in state.messages.values()
+                for message in at_work(state)
                 if message.status is Status.CLAIMED and living.get(message.to) == message.holder
             )
             return EndFacts(head=state.n, claimed=claimed, views_clean=clean, undelivered=len(self.undelivered(state)))

@@ -77,6 +77,7 @@ class CrewStatus:
     counters: Mapping[str, int] = field(default_factory=dict)
     head: int = 0
     notes: tuple[str, ...] = ()  # what is out of the ordinary, in sentences
+    dirty: tuple[str, ...] = ()  # documents whose files lag behind the history
 
     def as_json(self) -> dict[str, Any]:
         """The object of `supervisor status --json` (SPEC §6)."""
@@ -88,6 +89,7 @@ class CrewStatus:
             "counters": dict(self.counters),
             "head": self.head,
             "notes": list(self.notes),
+            "dirty": list(self.dirty),
         }
 
     @classmethod
@@ -107,6 +109,7 @@ class CrewStatus:
             counters=said["counters"],
             head=said.get("head", 0),
             notes=tuple(said.get("notes", ())),
+            dirty=tuple(said.get("dirty", ())),
         )
 
 

@@ -100,6 +100,7 @@ class StatusOut(msgspec.Struct, kw_only=True):
     counters: dict[str, int]
     head: int
     notes: list[str] = []
+    dirty: list[str] = []
 
 
 class EventOut(msgspec.Struct, kw_only=True):

@@ -158,6 +158,19 @@ def test_the_end_waits_for_claims_of_the_living_only(desk: Desk) -> None:
     assert desk.documents.end_facts({"qa": 3}).claimed == ()
 
 
+def test_a_document_that_cannot_be_brought_up_to_date_is_said_to_lag(desk: Desk) -> None:
+    """The post is on record all the same; once the way is free the file follows, and is not dirty any more."""
+    file = desk.workspace.crew / "QA_READ.md"
+    file.unlink()
+    file.mkdir()
+    desk.store.post("user", Draft(to="qa", kind="Review", text="it"))
+    assert desk.documents.look().dirty == (file.name,)
+    file.rmdir()
+    desk.documents.look()
+    assert desk.documents.look().dirty == ()
+    assert "it" in file.read_text("utf-8")
+
+
 def test_a_run_asks_for_an_assessment_once(desk: Desk) -> None:
     """The same run's assessment is one message per phase, however often it is asked for."""
     desk.documents.assess("r1", "Look.")

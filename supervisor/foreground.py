@@ -30,6 +30,7 @@ from .documents import Documents, unapproved
 from .epochs import EpochCounter
 from .exits import Exit, UserError
 from .logs import forget_old_epochs, logging_to
+from .notifications import keep_telling
 from .notify import Notifier
 from .options import RunOptions
 from .plane import EventPlane, Retention
@@ -123,6 +124,7 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
                 group.start_soon(_show, view, aiter(events), crew.status, shown)
                 group.start_soon(_save_status, workspace, crew.status)
                 group.start_soon(_open_control, workspace, crew, plane)
+                group.start_soon(_tell_people, workspace, crew, plane)
                 with _signals(crew):
                     async with anyio.create_task_group() as keeping:
                         await keeping.start(standby.run)
@@ -202,6 +204,17 @@ async def _open_control(workspace: Workspace, crew: Crew, plane: EventPlane) -> 
     except* (OSError, UserError) as errors:
         why = "; ".join(str(error) for error in errors.exceptions)
         plane.record("phase_error", step="control", detail=f"there is no control API in this run: {why}")
+
+
+async def _tell_people(workspace: Workspace, crew: Crew, plane: EventPlane) -> None:
+    """Whoever `[notify]` names hears of what begins to wait."""
+
+    def record(step: str, text: str) -> None:
+        plane.record("phase_error", step=step, detail=text)
+
+    await keep_telling(
+        crew, crew.documents.store.refresh, lambda: crew.config.notify, record, folder=workspace.root
+    )
 
 
 async def _save_status(workspace: Workspace, status: Callable[[], CrewStatus]) -> None:

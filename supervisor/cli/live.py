@@ -1,4 +1,4 @@
-"""How `status --follow` looks: the live view of `run` in a terminal, else lines or JSON; and a view that shows nothing."""
+"""How `status --follow` looks: `run`'s live view in a terminal, else lines or JSON; and a view that shows nothing."""
 
 from __future__ import annotations
 

@@ -352,6 +352,10 @@ def _created(step: _Step) -> None:
     step.state.limits = Limits(**data["limits"])
 
 
+def _limits(step: _Step) -> None:
+    step.state.limits = replace(step.state.limits, deaths=step.record.data["deaths"])
+
+
 def _documents(step: _Step) -> None:
     for name, base in step.record.data["bases"].items():
         step.rebase(name, base)
@@ -535,6 +539,7 @@ _HANDLERS: Mapping[str, Callable[[_Step], None]] = {
     "epoch": _epoch,
     "gave up": _gave_up,
     "pause": _pause,
+    "limits": _limits,
     "claim": _claim,
     "finish": _finish,
     "import": _import,

@@ -505,6 +505,15 @@ class Store:
                 return state.n
             return self._append(by, "pause", {"phase": phase, "paused": paused}).n
 
+    def set_limits(self, *, deaths: int) -> int:
+        """From here on so many deaths quarantine a message. Returns the record, or the head if it is so already."""
+        if deaths < 1:
+            raise InvalidMessageError(f"a message is quarantined after one death at least, not {deaths}")
+        with self.hold(self._deadline) as state:
+            if state.limits.deaths == deaths:
+                return state.n
+            return self._append(SUPERVISOR, "limits", {"deaths": deaths}).n
+
     def claim(self, phase: str, epoch: int) -> Task | None:
         """The next task of the phase, claimed for this epoch; the one that it holds already, if it does.
 

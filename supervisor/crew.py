@@ -219,6 +219,7 @@ class Crew:
     async def _open(self) -> None:
         """Documents and files first, so that nobody works on something older than what the user sees."""
         self._heed(await self.at_desk(self.documents.start))
+        await self.apply_limits()
         taken = await self.at_desk(lambda: self.documents.snapshot("at the start", on_progress=self._scanned))
         if taken is not None:
             self.plane.record("log_entry", detail=f"snapshot of {taken.files} files", step="snapshot")
@@ -227,6 +228,11 @@ class Crew:
         await self.at_desk(lambda: self.documents.assess(self.plan.run, "Look at the repository as it is now."))
         self._head = await self.at_desk(self.documents.head)
         self._opened = True
+
+    async def apply_limits(self) -> None:
+        """What the history itself counts by (`restart.deaths`) is on record in it."""
+        deaths = self.config.restart.deaths
+        await self._patiently(lambda: self.documents.store.set_limits(deaths=deaths))
 
     def _scanned(self, done: int, total: int) -> None:
         """Called in the desk's thread while a snapshot reads files."""

@@ -90,6 +90,7 @@ async def _reload(crew: Crew) -> Reply:
         )
     affected = tuple(key for key in crew.seats if needs_restart(old, new, key))
     crew.reconfigure(new)
+    await crew.apply_limits()
     for key in affected:
         seat = crew.seats[key]
         if seat.child is not None and not seat.moving:

@@ -44,7 +44,7 @@ from docs_store.messages import (
 )
 from docs_store.replay import Record, apply
 from docs_store.store import Store
-from docs_store.topology import DEFAULT, Operation, Topology
+from docs_store.topology import DEFAULT, Operation, Phase, Topology
 from docs_store.views import completion, render, template
 
 PHASES = tuple(phase.key for phase in DEFAULT.phases)
@@ -737,6 +737,27 @@ def test_templates_are_put_on_record_once(store: Store) -> None:
     assert store.text("QA_READ").startswith("# QA_READ\n")
 
 
+def test_phases_of_one_s_own_have_documents_and_rights(tmp_path: Path) -> None:
+    """Any set of phases works as the four do: their documents, their flows, their rights; others are unknown."""
+    phases = (
+        Phase(key="author", title="Author", prefix="AUTHOR", plans=True),
+        Phase(key="editor", title="Editor", prefix="EDITOR"),
+    )
+    store = opened(tmp_path, topology=Topology(phases=phases))
+    posted = store.post("author", Draft(to="editor", kind="Review", text="chapter one"))
+    assert f"- [ ] Review: chapter one (from Author) <!-- id:{posted.id} -->" in store.text("EDITOR_READ")
+    task = claimed(store, "editor")
+    store.finish("editor", 1, task, done(Draft(to="author", kind="Approved", text="good")))
+    assert "Approved: good (from Editor)" in store.text("AUTHOR_READ")
+    assert "### To Author" in store.text("EDITOR_WRITE")
+    with pytest.raises(NotAllowedError):
+        store.post("editor", Draft(to="editor", kind="Review", text="to myself"))
+    with pytest.raises(UnknownNameError, match="author, editor"):
+        store.post(USER, issue())
+    again = opened(tmp_path, topology=Topology(phases=phases))
+    assert again.state == store.state
+
+
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
@@ -1244,3 +1265,22 @@ def test_after_a_blocked_report_only_what_is_new_is_work(tmp_path: Path) -> None
     again = store.claim("planning", 1)
     assert again is not None
     assert [(part.kind, part.text) for part in again.parts] == [("Answer", "do it so")]
+
+
+def test_how_many_deaths_quarantine_can_be_changed_and_is_on_record(tmp_path: Path) -> None:
+    """From that record on, also for whoever replays the history; what is so already writes nothing."""
+    store = Store.open(tmp_path)
+    store.set_limits(deaths=2)
+    head = store.head
+    assert store.set_limits(deaths=2) == head == store.head
+    id_ = store.post(SUPERVISOR, Draft(to="qa", kind="Review", text="a task that kills")).id
+    for epoch in (1, 2):
+        store.start_epoch("qa", epoch, died=epoch > 1)
+        assert store.claim("qa", epoch) is not None
+    store.start_epoch("qa", 3, died=True, reason="signal 9")
+    assert store.state.messages[id_].status == "quarantined"
+    again = Store.open(tmp_path)
+    assert again.state.limits.deaths == 2
+    assert again.state.messages[id_].status == "quarantined"
+    with pytest.raises(InvalidMessageError, match="one death at least"):
+        store.set_limits(deaths=0)

@@ -137,6 +137,26 @@ def test_the_embedding_example_runs(mode: str, tmp_path: Path) -> None:
     assert lines[-1] == "exit code 0 log ['anything else that is printed is log text']"
 
 
+def test_the_document_store_s_example_runs(tmp_path: Path) -> None:
+    """Ten lines are enough for a task, a cycle and its message, and the page's other topology holds."""
+    page = ROOT / "docs" / "how-to" / "use-the-document-store.md"
+    (shown,) = (fence.text for fence in fences(page) if "file=two_phases.py" in fence.info)
+    (own,) = (fence.text for fence in fences(page) if "topology = Topology(" in fence.text)
+    for script in (shown, own):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=18,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        if script is shown:
+            assert "- [ ] Priority: HIGH - Issue: it takes a list for a string (from QA) <!-- id:" in done.stdout
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 

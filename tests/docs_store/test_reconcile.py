@@ -307,6 +307,47 @@ def test_left_overs_are_imported_before_the_file_and_then_removed(desk: Desk) ->
     assert not desk.strays()
 
 
+def test_a_stash_and_a_checkout_of_the_folder_lose_nothing(desk: Desk) -> None:
+    """Old versions put back over all documents, then taken away, then the new ones: items and words are all there."""
+
+    def put_back(texts: dict[Path, bytes]) -> None:
+        for path, data in texts.items():
+            path.write_bytes(data)
+
+    known = desk.post("in the commit")
+    desk.settle()
+    committed = {path: path.read_bytes() for path in desk.folder.glob("*.md")}
+    in_place(desk.qa, desk.text().replace("## Notes\n", "## Notes\n\nsince the commit\n"))
+    desk.settle()
+    later = desk.post("since the commit, too")
+    desk.settle()
+    stashed = {path: path.read_bytes() for path in desk.folder.glob("*.md")}
+    put_back(committed)
+    desk.settle()
+    for path in committed:
+        path.unlink()
+    desk.settle()
+    put_back(stashed)
+    desk.settle()
+    assert [(m.id, m.status) for m in desk.messages()] == [(known, Status.OPEN), (later, Status.OPEN)]
+    assert desk.text().count("since the commit\n") == 1
+    assert not desk.store.waiting_for_user()
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nobody is kept from writing here")
+def test_a_read_only_folder_is_a_problem_and_passes(desk: Desk) -> None:
+    """The post is on record, the view follows once the folder can be written to again."""
+    desk.settle()
+    desk.folder.chmod(0o555)
+    try:
+        desk.post()
+        assert [problem.file for problem in desk.step(STILL).problems] == [QA]
+    finally:
+        desk.folder.chmod(0o755)
+    desk.settle()
+    assert "look at it" in desk.text()
+
+
 def test_views_outlive_a_damaged_history(desk: Desk) -> None:
     """Once the bad records were set aside, what only the documents still show comes back from there."""
     desk.post("before")

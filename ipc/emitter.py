@@ -25,6 +25,7 @@ from enum import Enum
 from itertools import islice
 from multiprocessing import connection, managers
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -46,12 +47,14 @@ _WINDOW_EVENTS = 32_768  # sent and not yet durable
 _WINDOW_BYTES = 32 * 1024 * 1024
 _SWEEP = 512  # events that may gather before progress is coalesced
 _MOST_LOOSE = 4096  # progress events kept while nobody takes them
+_MOST_UNCOALESCED = 200_000  # the same where nothing is coalesced
 _MOST_LOOSE_BYTES = 32 * 1024 * 1024
 _POLL = (0.002, 0.1)  # seconds between empty offers: first, longest
 _FULL = 0.005  # seconds before an inbox that was full is tried again
 _RESEND = (1.0, 16.0)  # seconds without news before everything is sent again: first, longest
 _PROBE = (1.0, 30.0)  # seconds before a broken queue is tried again: first, longest
 _SMALL_TEXT = 512
+_PIPES_WAIT = sys.platform == "win32"  # a pipe there is neither non-blocking nor fit for select
 _TROUBLES = (OSError, EOFError, QueueBrokenError, managers.RemoteError, connection.AuthenticationError)  # type: ignore[attr-defined]
 _log = logging.getLogger("ipc.emitter")
 
@@ -121,6 +124,8 @@ class Emitter:
         self._acked = acked  # markers are acknowledged; else what is written counts as durable
         self._coalesce = coalesce
         self._on_trouble = on_trouble
+        # Where a pipe can only be written by waiting for it, a thread of its own waits.
+        self._pipe = _PipeThread(marker_fd) if _PIPES_WAIT and acked and marker_fd >= 0 else None
 
         # Shared, under the lock; `emit` takes nothing else.
         self._lock = threading.Lock()
@@ -194,7 +199,7 @@ class Emitter:
 
         SpoolLockedError: the folder is gone or taken, so this process must end.
         """
-        if marker_fd >= 0 and sys.platform != "win32":
+        if marker_fd >= 0 and not _PIPES_WAIT:
             os.set_blocking(marker_fd, False)  # a held pipe must not hold the feeder
         return cls(
             worker=worker,
@@ -318,33 +323,37 @@ class Emitter:
     def _sweep(self) -> None:
         """Coalesce what gathered since the last sweep to the latest per (phase, step), never across a critical event.
 
-        If there is still too much, the oldest progress goes, never the newest.
+        If there is still too much, or where nothing is to be coalesced far too much, the oldest progress goes, never
+        the newest.
         """
-        if self._coalesce:
-            seen: set[tuple[str, str]] = set()
-            stale: list[int] = []
-            fresh: list[int] = []
-            for seq in reversed(self._unsent):
-                if seq <= self._swept:
-                    break
-                (_, _, critical), event, (phase, _) = self._unsent[seq]
-                if critical:
-                    seen.clear()
-                    continue
-                step = event[2] if isinstance(event, tuple) else decode_event(event).step
-                if (phase, step) in seen:
-                    stale.append(seq)
-                else:
-                    seen.add((phase, step))
-                    fresh.append(seq)
-            for seq in stale:
-                self._loosen(seq)
-            self._coalesced += len(stale)
-            self._loose.extend(reversed(fresh))
-            while len(self._loose) > 1 and (len(self._loose) > _MOST_LOOSE or self._loose_bytes > _MOST_LOOSE_BYTES):
-                self._loosen(self._loose.popleft())
-                self._dropped += 1
-            self._swept = self._seq
+        seen: set[tuple[str, str]] = set()
+        stale: list[int] = []
+        fresh: list[int] = []
+        for seq in reversed(self._unsent):
+            if seq <= self._swept:
+                break
+            (_, _, critical), event, (phase, _) = self._unsent[seq]
+            if critical:
+                seen.clear()
+                continue
+            if not self._coalesce:
+                fresh.append(seq)
+                continue
+            step = event[2] if isinstance(event, tuple) else decode_event(event).step
+            if (phase, step) in seen:
+                stale.append(seq)
+            else:
+                seen.add((phase, step))
+                fresh.append(seq)
+        for seq in stale:
+            self._loosen(seq)
+        self._coalesced += len(stale)
+        self._loose.extend(reversed(fresh))
+        most = _MOST_LOOSE if self._coalesce else _MOST_UNCOALESCED
+        while len(self._loose) > 1 and (len(self._loose) > most or self._loose_bytes > _MOST_LOOSE_BYTES):
+            self._loosen(self._loose.popleft())
+            self._dropped += 1
+        self._swept = self._seq
         self._sweep_at = len(self._unsent) + _SWEEP
 
     def _loosen(self, seq: int) -> None:
@@ -606,6 +615,8 @@ class Emitter:
         """Forget what is durable; after a gap go back to what was missing. What comes late does no harm."""
         if durable > self._durable:
             with self._lock:
+                if self._sent and next(reversed(self._sent)) <= durable:
+                    self._sent, self._sent_bytes = {}, 0
                 for entries in (self._sent, self._backlog):
                     for seq in [*_until(entries, durable)]:
                         entry = entries.pop(seq)
@@ -630,19 +641,28 @@ class Emitter:
         batch: list[Entry] = []
         size = 0
         for entry in islice(self._backlog.values(), _BATCH_EVENTS):
-            size += _size(entry)
+            event = entry[1]
+            size += len(event) if event.__class__ is bytes else 64  # `_size`, written out
             if batch and size > _BATCH_BYTES:
                 break
             batch.append(entry)
         return batch
 
     def _was_sent(self, batch: list[Entry]) -> None:
+        size = sum([_size(entry) for entry in batch])
         with self._lock:
-            for entry in batch:
-                seq = entry[0][0]
-                if self._backlog.pop(seq, None) is not None:
-                    self._sent[seq] = entry
-                    self._sent_bytes += _size(entry)
+            if len(batch) == len(self._backlog):
+                sent = self._backlog
+                self._backlog = {}
+            else:
+                sent = {entry[0][0]: entry for entry in batch}
+                for seq in sent:
+                    del self._backlog[seq]
+            if self._sent:
+                self._sent.update(sent)
+            else:
+                self._sent = sent
+            self._sent_bytes += size
         self._count_sent += len(batch)
         self._quiet_since = time.monotonic()
         self._poll = _POLL[0]
@@ -735,7 +755,11 @@ class Emitter:
 
     def _write(self) -> bool:
         """Write what the pipe takes now; whether all is written."""
-        if sys.platform == "win32" or not self._acked:
+        if self._pipe is not None:
+            if self._partial and self._pipe.takes(self._partial, within=0.05):
+                self._partial = b""
+            return not self._partial
+        if not self._acked:
             while self._partial:
                 self._partial = self._partial[os.write(self._marker_fd, self._partial) :]
             return True
@@ -786,6 +810,38 @@ class Emitter:
             self._calling = None
         self._fall_back(f"no answer within {ANSWER_WITHIN:g} s")
         self._start_feeder()
+
+
+class _PipeThread:
+    """Writes to a pipe that cannot be asked whether it has room; one chunk at a time, everything in order."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._chunks: SimpleQueue[bytes] = SimpleQueue()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._error: OSError | None = None
+        threading.Thread(target=self._run, name="ipc-markers", daemon=True).start()
+
+    def takes(self, data: bytes, *, within: float) -> bool:
+        """Hand over a chunk once the last one is written, waiting at most so many seconds. OSError of an earlier one."""
+        if not self._idle.wait(within):
+            return False
+        if self._error is not None:
+            raise self._error
+        self._idle.clear()
+        self._chunks.put(data)
+        return True
+
+    def _run(self) -> None:
+        while self._error is None:
+            data = self._chunks.get()
+            try:
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            except OSError as error:
+                self._error = error
+            self._idle.set()
 
 
 def _size(entry: Entry) -> int:

@@ -24,6 +24,7 @@ from ipc.markers import Marker, Unsigned, parse_marker
 from ipc.queue import KEY_VARIABLE, EventQueue, Offer, QueueServer, Reply, create_queue, serialize_queue
 from ipc.receiver import Receiver
 from ipc.spool import Record, Spool, create_folder, read_last, read_spool
+from supervisor import pump
 
 
 class Side:
@@ -435,3 +436,95 @@ def test_frames_name_their_emitter(side: Side, make: Callable[..., Emitter]) -> 
     assert emitter.drain(10)
     frame = decode_header(next(f for f in frames if f))
     assert (frame.worker, frame.epoch, frame.nonce) == ("qa", 1, "secret")
+
+
+def test_a_gap_needs_no_silence(side: Side, make: Callable[..., Emitter], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told of a gap, the feeder goes back to what was missing at once, long before its timer would."""
+    monkeypatch.setattr("ipc.emitter._RESEND", (3600.0, 3600.0))
+    lost: list[Offer] = []
+
+    def lose(offer: Offer) -> Reply | None:
+        if offer.frame and not lost:
+            lost.append(offer)
+            return Reply("taken", 0, 0, 1)
+        return None
+
+    side.verdict = lose
+    emitter = make()
+    emitter.emit("qa", "x", type="finding", detail="0")
+    until(lambda: bool(lost))
+    emitter.emit("qa", "x", type="finding", detail="1")
+    assert emitter.drain(10)
+    assert [e.detail for e in side.events] == ["0", "1"]
+    assert emitter.statistics().resent == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes block there")
+def test_a_switch_begins_with_what_is_not_durable(
+    side: Side, make: Callable[..., Emitter], pipe: tuple[int, BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the queue took and did not make durable is printed at once after a switch, without waiting for a timer."""
+    monkeypatch.setattr("ipc.emitter._RESEND", (3600.0, 3600.0))
+    write, lines = pipe
+    side.verdict = lambda _: Reply("taken", 0, 0, 1)  # received, and then lost
+    emitter = make(marker_fd=write)
+    for i in range(3):
+        emitter.emit("qa", "x", type="finding", detail=str(i))
+    until(lambda: emitter.statistics().sent == 3)
+    emitter.switch("stdout", "rollback")
+    found = [parse_marker(lines.readline().rstrip()) for _ in range(3)]
+    assert [marker.event.detail for marker in found if isinstance(marker, Marker)] == ["0", "1", "2"]
+    emitter.ack(Ack(durable=3))
+    assert emitter.drain(10)
+
+
+def test_uncoalesced_progress_is_bounded_too(
+    side: Side, make: Callable[..., Emitter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is to be coalesced and nobody takes events, the oldest progress goes beyond a limit, counted."""
+    monkeypatch.setattr("ipc.emitter._MOST_UNCOALESCED", 1000)
+    side.verdict = lambda _: Reply("full")
+    emitter = make(coalesce=False)
+    for i in range(5000):
+        emitter.emit("qa", "reading", detail=str(i))
+    statistics = emitter.statistics()
+    assert statistics.coalesced == 0
+    assert statistics.waiting < 3000
+    assert statistics.dropped > 2000
+    side.verdict = lambda _: None
+    assert emitter.drain(10)
+    assert side.events[-1].detail == "4999"
+    assert emitter.statistics().dropped + len(side.events) == 5000
+
+
+def test_a_pipe_that_waits_holds_only_its_thread(
+    side: Side, make: Callable[..., Emitter], pipe: tuple[int, BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pipes can only be written by waiting, as on Windows, a held one leaves the feeder free to switch."""
+    monkeypatch.setattr("ipc.emitter._PIPES_WAIT", True)
+    write, lines = pipe
+    emitter = make(marker_fd=write, mode="stdout")
+    for i in range(2000):
+        emitter.emit("qa", "x", type="finding", detail=f"{i} {'x' * 200}")
+    emitter.switch("queue", "the pipe is held")
+    assert emitter.drain(10)
+    assert [e.detail.split()[0] for e in side.events] == [str(i) for i in range(2000)]
+    emitter.switch("stdout", "it is read again")
+    last = emitter.emit("qa", "x", type="finding", detail="last")
+    for line in lines:
+        found = parse_marker(line.rstrip())
+        assert isinstance(found, Marker)  # whole lines, also where the switch came
+        if found.meta.seq == last:
+            break
+    emitter.ack(Ack(durable=last))
+    assert emitter.drain(10)
+
+
+def test_counts_are_what_beats_carry(side: Side, make: Callable[..., Emitter]) -> None:
+    """What a worker reports of its emitter are whole numbers under the names that the supervisor sums up."""
+    emitter = make()
+    emitter.emit("qa", "x", type="finding")
+    assert emitter.drain(10)
+    counts = emitter.statistics().counts()
+    assert (counts["sent"], counts["coalesced"], counts["fallbacks"], counts["returns"]) == (1, 0, 0, 0)
+    assert set(counts) == set(pump._EMITTERS_COUNTS)

@@ -111,3 +111,50 @@ def test_each_way_of_not_living_is_told_apart_and_acted_on(shop: Shop) -> None:
     told_planning = shop.say("docs", "show", "PLANNING_READ")
     assert "Takes long is not started again" in told_planning
     assert "phases.takes_long.task_time" in told_planning
+
+
+def test_a_task_that_kills_its_worker_is_set_aside(shop: Shop) -> None:
+    """After `restart.deaths` deaths it waits for the user, with the reason; Planning is told; the others go on."""
+    shop.write(
+        "poison.py",
+        '''
+        """A phase whose worker dies of every task."""
+
+        import os
+        import signal
+        from pathlib import Path
+
+        from docs_store.mailbox import Mailbox
+        from docs_store.store import Store
+        from docs_store.topology import from_data
+        from ipc import control
+
+
+        async def main(line, assignment):
+            store = Store.open(Path(assignment.crew), topology=from_data(assignment.topology), create=False)
+            line.report(control.Ready(pid=os.getpid(), epoch=assignment.epoch))
+            while Mailbox(store, assignment.phase, assignment.epoch).claim() is None:
+                line.report(control.Idle(head=store.head))
+                while not isinstance(await line.receive(), control.Bell):
+                    pass
+            os.kill(os.getpid(), signal.SIGKILL)
+        ''',
+    )
+    shop.write("supervisor.toml", '[restart]\ndeaths = 2\n[phases.poison]\nactor = "poison:main"\n')
+    shop.say("trust")
+    process = shop.start()
+    try:
+        given = shop.ask("task", "Review: this kills", "--to", "poison")
+        deadline = time.monotonic() + LIMIT
+        waiting: list[dict[str, object]] = []
+        while time.monotonic() < deadline and not waiting:
+            waiting = [item for item in shop.ask("inbox") if item["id"] == given["id"]]
+            time.sleep(0.3)
+        assert [item["what"] for item in waiting] == ["quarantined"]
+        phases = shop.ask("status")["phases"]
+        assert phases["poison"]["restarts"] == 2
+        assert phases["poison"]["state"] != "quarantined", "the phase goes on; the task does not"
+    finally:
+        end(process)
+    assert "its worker died 2 times while at it" in shop.say("docs", "show", "PLANNING_READ")
+    assert "signal 9" in shop.say("why", "poison")

@@ -125,6 +125,15 @@ async def test_the_tree_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_nobody_sums_up_what_the_reporter_has_told(tmp_path: Path) -> None:
+    """Plugins are not asked for their summaries, for which some import a second's worth of modules."""
+    wrote = tmp_path / "wrote"
+    hook = f"def pytest_terminal_summary():\n    open({str(wrote)!r}, 'w').close()\n"
+    run = await check(tmp_path, {"conftest.py": hook, "test_a.py": "def test_a(): assert 0\n"})
+    assert outcomes(run) == {"test_a": "failed"}
+    assert not wrote.exists()
+
+
 async def test_a_test_that_hangs_is_named_and_the_rest_is_run(tmp_path: Path) -> None:
     """Stopped at its limit with the line where it hung; tests before and after it have their outcomes."""
     run = await check(

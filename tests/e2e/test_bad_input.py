@@ -213,22 +213,23 @@ def test_a_full_disk_is_an_alarm_and_work_goes_on_when_there_is_space(small_disk
             assert re.search(r"\.history.*(No space left|bytes were written).*Make room", refused["detail"])
             assert run.process.poll() is None
         assert run.wait() == 0, run.told()
+    assert [event["detail"] for event in run.events if event["step"] == "exit"] == []  # nobody died of it
     assert "import json" not in shop.read("shop/cart.py")
     shop.say("docs", "verify")
 
 
-@pytest.fixture
-def read_only(shop: Shop) -> Iterator[Callable[[bool], None]]:
-    """Makes crew/ read-only, also for root: a bind mount that may not be written to."""
+@pytest.fixture(params=["crew"])
+def read_only(shop: Shop, request: pytest.FixtureRequest) -> Iterator[Callable[[bool], None]]:
+    """Makes a folder (crew/) read-only, also for root: a bind mount that may not be written to."""
     if sys.platform != "linux" or os.geteuid() != 0:
 
         def by_mode(on: bool) -> None:  # noqa: FBT001
-            (shop.root / "crew").chmod(0o500 if on else 0o700)
+            (shop.root / request.param).chmod(0o500 if on else 0o700)
 
         yield by_mode
         by_mode(on=False)
         return
-    crew = str(shop.root / "crew")
+    crew = str(shop.root / request.param)
     bound = subprocess.run(["mount", "--bind", crew, crew], capture_output=True, text=True, check=False)
     if bound.returncode:
         pytest.skip(f"root may write anywhere, and no mount is allowed here: {bound.stderr.strip()}")
@@ -256,6 +257,20 @@ def test_a_folder_without_write_permission_is_refused_at_the_start(
     check(shop)
 
 
+@pytest.mark.parametrize("read_only", ["shop"], indirect=True)
+def test_a_fix_that_cannot_be_delivered_is_put_to_the_user(shop: Shop, read_only: Callable[[bool], None]) -> None:
+    """Sources that may not be written to are left as they are; the user is asked, nothing of ours fails."""
+    source = "import json\n\n\ndef total(prices):\n    return sum(prices)\n"
+    shop.write("shop/cart.py", source)
+    read_only(True)
+    assert shop.run() == Exit.WORK_REMAINS, shop.output
+    (waiting,) = shop.ask("inbox")
+    assert "shop/cart.py" in str(waiting)
+    assert "ead-only" in str(waiting) or "ermission" in str(waiting)
+    assert shop.read("shop/cart.py") == source
+    check(shop)
+
+
 def test_a_folder_that_becomes_read_only_is_an_alarm(shop: Shop, read_only: Callable[[bool], None]) -> None:
     """Work pauses with an alarm, and goes on when the folder can be written to again."""
     with shop.watch() as run:
@@ -265,6 +280,7 @@ def test_a_folder_that_becomes_read_only_is_an_alarm(shop: Shop, read_only: Call
         assert run.process.poll() is None
         read_only(False)
         assert run.wait() == 0, run.told()
+    assert [event["detail"] for event in run.events if event["step"] == "exit"] == []
     shop.say("docs", "verify")
 
 

@@ -49,10 +49,12 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """What people call it in a sentence: the test, or the rule and where."""
+        """What people call it in a sentence: the test, the import, or the rule and where."""
         where = self.file or "the whole project"
         if self.tool == "pytest" and self.symbol:
             return f"{self.symbol} ({where})"
+        if self.rule == "collection":
+            return f"the import of {where}"
         return f"{self.rule} in {where}"
 
     def __str__(self) -> str:

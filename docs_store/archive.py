@@ -143,8 +143,6 @@ class Table(MutableMapping[str, T], Generic[T]):
         return self._known[key]
 
     def __setitem__(self, key: str, value: T) -> None:
-        if key not in self._known:
-            self.get(key)  # so that one that is there keeps its place
         self._known[key] = value
         self._absent.discard(key)
         self.changed[key] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -63,6 +64,18 @@ def flip_rows(path: Path) -> None:
         connection.execute("update rows set value = x'80'")
 
 
+def misspell(path: Path) -> None:
+    """Each row still can be read, and says something else."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for id_, value in connection.execute("select id, value from rows where space = 0").fetchall():
+            connection.execute("update rows set value = ? where id = ?", (value.replace(b"look at", b"look on"), id_))
+
+
+def sound(path: Path) -> bool:
+    with closing(sqlite3.connect(path)) as connection:
+        return all(zlib.crc32(value) == crc for crc, value in connection.execute("select crc, value from rows"))
+
+
 def flip_cores(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("update marks set core = x'80'")
@@ -73,7 +86,7 @@ def other_format(path: Path) -> None:
         connection.execute("drop table rows")
 
 
-SPOILERS = (scribble, flip_rows, flip_cores, other_format, remove)
+SPOILERS = (scribble, flip_rows, misspell, flip_cores, other_format, remove)
 
 
 def test_opening_reads_little_and_knows_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,14 +129,16 @@ def test_a_spoilt_archive_costs_time_only(tmp_path: Path, spoil: Callable[[Path]
     assert opened(tmp_path).state == replayed(again)
 
 
-@pytest.mark.parametrize("spoil", [flip_rows, other_format], ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("spoil", [flip_rows, misspell, other_format], ids=lambda spoil: spoil.__name__)
 def test_an_archive_that_is_spoilt_while_open(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
-    """A store that fetches from it notices, reads the history instead, and answers right."""
+    """A store that fetches from it notices, reads the history instead, answers right, and makes a new one."""
     worked(opened(tmp_path))
     store = opened(tmp_path)
-    spoil(tmp_path / "crew" / ".history" / "archive.db")
+    path = tmp_path / "crew" / ".history" / "archive.db"
+    spoil(path)
     assert store.state == replayed(store)
     worked(store)
+    assert sound(path)
     assert store.state == replayed(store)
     assert opened(tmp_path).state == replayed(store)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from docs_store.files import durable_replace
 from docs_store.lock import Lock
-from ipc.modes import MODE_VARIABLE, RATE_VARIABLE, Terms, terms
+from ipc.modes import IPC_MODE_QUEUE, RATE_VARIABLE, Terms, terms
 
 from .config import Config
 from .exits import Exit, UserError
@@ -113,13 +113,12 @@ def terms_in_force(
 
 
 def status(workspace: Workspace, config: Config, reader: JournalReader | None = None) -> dict[str, Any]:
-    """What `rollout status --json` and the API say. Reads the journal through `reader`, else by itself."""
+    """What `rollout status --json` says: for a supervisor that is started now. `reader` reads the journal."""
     progress = load(workspace)
     found = terms_in_force(progress, config)
     rate, source = found.rate, found.source
     if found.forced is not None:
-        rate = 1.0 if found.forced == "queue" else 0.0
-        source = MODE_VARIABLE if not progress.rolled_back or os.environ.get(MODE_VARIABLE) else "the rollback"
+        rate, source = float(found.forced == IPC_MODE_QUEUE), found.reason
     return shown(
         progress, figures(workspace, reader), rate=rate, source=source, max_fallback_rate=config.ipc.max_fallback_rate
     )

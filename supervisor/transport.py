@@ -21,9 +21,10 @@ from ipc.modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT
 
 from .config import Config
 from .exits import UserError
+from .journal import JournalReader
 from .plane import EventPlane
-from .rollout import Progress, Tally, fact_of, roll_back
-from .rollout_state import change, load, stamp, terms_in_force
+from .rollout import Progress, Tally, fact_of, roll_back, shown
+from .rollout_state import change, figures, load, stamp, terms_in_force
 from .workspace import Workspace
 
 LOOK_EVERY = 0.25  # seconds between looks at whether the rollout has changed
@@ -94,6 +95,18 @@ class Transport:
                 "supervisor rollout start --resume"
             )
         return ""
+
+    def status(self, reader: JournalReader) -> dict[str, Any]:
+        """The answer to `GET /api/rollout/status`; reads the journal, so call it from a thread."""
+        modes = self.modes
+        rate = modes.rate if not modes.forced else 1.0 if modes.forced == IPC_MODE_QUEUE else 0.0
+        return shown(
+            self.progress,
+            figures(self.workspace, reader),
+            rate=rate,
+            source=modes.reason or modes.source,
+            max_fallback_rate=self.config.ipc.max_fallback_rate,
+        )
 
     def _find(self) -> control.Modes:
         if self._overridden:

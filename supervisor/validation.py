@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from actors.trees import Trees
 from docs_store.store import Store
 
 from .config import Config
-from .console import View
 from .exits import Exit, UserError
 from .foreground import run_workspace
 from .journal import Cursor, JournalReader
 from .options import RunOptions
+from .status import CrewStatus, ShownEvent, Summary
 from .workspace import Workspace
 
 MODES = ("queue", "stdout")
@@ -238,6 +238,17 @@ def side_by_side(differences: Sequence[Difference]) -> list[str]:
 # --- the runs
 
 
+class Unseen:
+    """A view that shows nothing."""
+
+    async def show(self, events: AsyncIterator[ShownEvent], _status: Callable[[], CrewStatus]) -> None:
+        async for _ in events:
+            pass
+
+    def close(self, summary: Summary) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What came of one validation: both runs' sizes, and what is not the same."""
@@ -256,10 +267,10 @@ class Report:
         return {**asdict(self), "matched": self.matched}
 
 
-def validate(workspace: Workspace, config: Config, *, number: int, show: Callable[[str], View], verbose: int) -> Report:
+def validate(workspace: Workspace, config: Config, *, number: int, verbose: int = 0) -> Report:
     """One validation: the workspace's work on two copies, first by the queue, then by stdout. Raises `UserError`.
 
-    The copies take the same place one after the other, so that no path differs. `show` makes the view for a mode.
+    The copies take the same place one after the other, so that no path differs.
     """
     require_markable(config)
     outcomes = []
@@ -277,7 +288,7 @@ def validate(workspace: Workspace, config: Config, *, number: int, show: Callabl
                 lockstep=True,
                 verbose=verbose,
             )
-            code = run_workspace(options, show(mode), config=_for_copy(workspace, config))
+            code = run_workspace(options, Unseen(), config=_for_copy(workspace, config))
             if code not in (Exit.DONE, Exit.WORK_REMAINS):
                 raise UserError(f"the run by {mode} ended with exit code {code}: nothing can be compared")
             outcomes.append(gather(copied, config, code))

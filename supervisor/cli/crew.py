@@ -10,7 +10,7 @@ import typer
 
 from supervisor.exits import Exit, UsageError
 from supervisor.options import RunOptions, Show
-from supervisor.wording import brief
+from supervisor.wording import brief, clean
 
 from .access import Session
 from .live import Silent, following
@@ -72,6 +72,13 @@ def run(
     use_stdout: Annotated[
         bool, typer.Option("--use-stdout", help="Send events as marker lines on standard output.")
     ] = False,
+    validate_ipc: Annotated[
+        bool,
+        typer.Option(
+            "--validate-ipc", help="Do the same work in both modes, on copies, and print every difference instead."
+        ),
+    ] = False,
+    runs: Annotated[int, typer.Option("--runs", help="So many comparisons, with --validate-ipc.")] = 1,
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="-v shows every event, -vv tracebacks of errors too.")
     ] = 0,
@@ -101,6 +108,14 @@ def run(
     workspace = start.workspace()
     require_trust(workspace, workspace.read_config())
     level = max(verbose, session.verbose)
+    if validate_ipc:
+        from .rollout import validate
+
+        if use_queue_ipc or use_stdout:
+            raise UsageError("--validate-ipc uses both modes; leave out --use-queue-ipc and --use-stdout")
+        raise typer.Exit(validate(workspace, runs=runs, verbose=level, as_json=as_json))
+    if runs != 1:
+        raise UsageError("--runs goes with --validate-ipc")
     show: Show = "json" if as_json else "plain" if plain else "auto"
     options = RunOptions(
         workspace=workspace.root,
@@ -196,6 +211,7 @@ def _say_status(now: CrewStatus) -> None:
         for phase in now.phases.values()
     ]
     say(*columns(rows))
+    say(*(clean(note) for note in now.notes))
     queue = f", queue {now.queue_depth}/{now.queue_capacity}" if now.queue_capacity else ""
     say(f"record {now.head}{queue}" + "".join(f", {name} {count}" for name, count in now.counters.items() if count))
 

@@ -172,6 +172,10 @@ async def _why(request: Request, backend: Backend) -> Response:
     return JSONResponse({"phase": phase, "reasons": [reason.as_json() for reason in found]})
 
 
+async def _rollout(_request: Request, backend: Backend) -> Response:
+    return JSONResponse(await backend.rollout())
+
+
 async def _metrics(_request: Request, backend: Backend) -> Response:
     return Response(exposition(backend.status(), backend.figures()), media_type=CONTENT_TYPE)
 
@@ -401,6 +405,13 @@ ENDPOINTS: Sequence[Endpoint] = (
         answer=shapes.WhyOut,
         parameters=(Parameter(name="phase", text="Such as developer.", within="path"),),
         refusals=(404,),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/rollout/status",
+        summary="How far the move to the queue has come, and how audits fare in each mode",
+        handler=_rollout,
+        answer=shapes.RolloutOut,
     ),
     Endpoint(
         method="GET", path="/api/inbox", summary="What waits for the user", handler=_inbox, answer=shapes.InboxOut

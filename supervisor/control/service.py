@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.to_thread import run_sync
 
@@ -65,6 +65,7 @@ class Backend(Protocol):
     async def document(self, name: str) -> tuple[int, str]: ...
     async def inbox(self) -> tuple[Waiting, ...]: ...
     async def why(self, phase: str) -> tuple[Reason, ...]: ...
+    async def rollout(self) -> dict[str, Any]: ...
 
 
 class Service:
@@ -151,3 +152,7 @@ class Service:
 
     async def why(self, phase: str) -> tuple[Reason, ...]:
         return await run_sync(gathered, self._plane.journal.reader, phase)
+
+    async def rollout(self) -> dict[str, Any]:
+        transport = self._crew.transport
+        return await run_sync(transport.status, self._plane.journal.reader)

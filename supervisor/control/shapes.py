@@ -191,3 +191,48 @@ class InboxOut(msgspec.Struct, kw_only=True):
     """All that waits, oldest first."""
 
     items: list[WaitingOut]
+
+
+class ModeOut(msgspec.Struct, kw_only=True):
+    """What became of the audits of one mode; latencies are seconds from an event to its commit, rates 0–1."""
+
+    runs: int
+    completed: int
+    failed: int
+    interrupted: int
+    running: int
+    fallbacks: int
+    dropped: int
+    coalesced: int
+    latency_p50: float | None
+    latency_p99: float | None
+    success_rate: float | None
+
+
+class RolloutOut(msgspec.Struct, kw_only=True):
+    """`current_stage` is 0.1 … 1.0, `stage_index` 0 … 4; `rate` is the one in force; `reasons` are what is missing."""
+
+    started: bool
+    current_stage: float
+    stage_index: int
+    rate: float
+    rate_source: str
+    rolled_back: bool
+    rollback_reason: str | None
+    stage_began: float | None
+    stage_served: float
+    stage_lasts: float
+    validation_matches: int
+    validation_matches_needed: int
+    verdict: str
+    reasons: list[str]
+    audits_run: int
+    queue_mode_count: int
+    stdout_mode_count: int
+    queue_mode_percent: float
+    stdout_mode_percent: float
+    fallback_count: int
+    max_fallback_rate: float
+    success_rate: float | None
+    failures: int
+    modes: dict[str, ModeOut]

@@ -14,6 +14,7 @@ from supervisor.commands import Command, Reply
 from supervisor.control.service import DocumentFacts, Figures
 from supervisor.hub import Hub, Subscription
 from supervisor.journal import Cursor, Journal, OwnRow, StoredEvent
+from supervisor.rollout import Progress, Tally, shown
 from supervisor.status import CrewStatus, PhaseStatus, Waiting
 from supervisor.why import Reason, gathered
 
@@ -110,3 +111,6 @@ class FakeBackend:
 
     async def why(self, phase: str) -> tuple[Reason, ...]:
         return gathered(self.journal.reader, phase)
+
+    async def rollout(self) -> dict[str, Any]:
+        return shown(Progress(), Tally().figures(), rate=0.1, source="the default", max_fallback_rate=0.1)

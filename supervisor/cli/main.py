@@ -17,7 +17,7 @@ import typer
 
 from supervisor.exits import Exit, UserError
 
-from . import control, crew, docs, events, looking, rollout, work
+from . import control, crew, docs, events, looking, rollout, service, work
 from .access import Session
 from .output import harmless, warn
 
@@ -77,6 +77,7 @@ app.command(rich_help_panel=RUNNING)(work.resume)
 app.command(rich_help_panel=RUNNING)(crew.trust)
 app.command(rich_help_panel=RUNNING)(crew.doctor)
 app.add_typer(rollout.app, name="rollout", rich_help_panel=RUNNING)
+app.add_typer(service.app, name="service", rich_help_panel=RUNNING)
 app.command(rich_help_panel=WORKING)(work.task)
 app.command(rich_help_panel=WORKING)(work.inbox)
 app.command(rich_help_panel=WORKING)(work.answer)

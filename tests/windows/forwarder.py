@@ -29,9 +29,7 @@ def forwarding_dll(name: str, forwards: Mapping[str, str]) -> bytes:
         *(0x100000, 0x1000, 0x100000, 0x1000, 0, 16),
     )
     directories = struct.pack("<II", _PAGE, len(exports)).ljust(16 * 8, b"\0")
-    section = struct.pack(
-        "<8sIIIIIIHHI", b".edata", len(exports), _PAGE, len(padded), _ALIGNED, 0, 0, 0, 0, 0x40000040
-    )
+    section = struct.pack("<8sIIIIIIHHI", b".edata", len(exports), _PAGE, len(padded), _ALIGNED, 0, 0, 0, 0, 0x40000040)
     head = dos + b"PE\0\0" + coff + optional + directories + section
     return head.ljust(_ALIGNED, b"\0") + padded
 
@@ -53,8 +51,6 @@ def _exports(name: str, forwards: Mapping[str, str], *, at: int) -> bytes:
     called = place(name)
     exported = [place(export) for export in forwards]
     targets = [place(target) for target in forwards.values()]  # an address within the directory means a forwarder
-    header = struct.pack(
-        "<IIHHIIIIIII", 0, 0, 0, 0, called, 1, count, count, at + functions, at + names, at + ordinals
-    )
+    header = struct.pack("<IIHHIIIIIII", 0, 0, 0, 0, called, 1, count, count, at + functions, at + names, at + ordinals)
     tables = struct.pack(f"<{count}I{count}I{count}H", *targets, *exported, *range(count))
     return header + tables + bytes(text)

@@ -157,7 +157,7 @@ def make_prefix(windows: Windows) -> None:
 
 
 def install_python(windows: Windows) -> None:
-    """Lay the embeddable Python out like an installed one, so that PYTHONPATH, -P and .pth files mean what they mean."""
+    """Lay the embeddable Python out like an installed one, so that PYTHONPATH, -P and .pth files work as usual."""
     if windows.python.exists():
         return
     say("fetching Python for Windows")

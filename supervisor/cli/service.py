@@ -1,0 +1,189 @@
+"""The commands that make a crew a service of this system: print, install, uninstall, start, stop, status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from supervisor.exits import Exit, UsageError
+
+from .access import Session
+from .crew import AsJson
+from .output import say, say_json
+
+if TYPE_CHECKING:
+    from supervisor.service.definition import Service
+
+app = typer.Typer(
+    name="service",
+    no_args_is_help=True,
+    help="Let the system's service manager run the crew: systemd, launchd or Windows services.",
+)
+
+
+class Wrapper(StrEnum):
+    """Who hosts the service."""
+
+    systemd = "systemd"
+    launchd = "launchd"
+    shawl = "shawl"
+    winsw = "winsw"
+    nssm = "nssm"
+
+
+Name = Annotated[str, typer.Option("--name", help="The service's name; default: made from the folder's.")]
+System = Annotated[
+    bool, typer.Option("--system", help="A service of the whole system, not of your user (always so on Windows).")
+]
+User = Annotated[str, typer.Option("--user", metavar="NAME", help="With --system: whose rights it has.")]
+Credential = Annotated[
+    list[str] | None,
+    typer.Option("--credential", metavar="NAME=FILE", help="systemd: hand this file over as a credential. Repeatable."),
+]
+
+
+@app.command("print")
+def print_(
+    ctx: typer.Context,
+    *,
+    wrapper: Annotated[Wrapper | None, typer.Option("--wrapper", help="For whom; default: this system's.")] = None,
+    name: Name = "",
+    system: System = False,
+    user: User = "",
+    credential: Credential = None,
+) -> None:
+    """Print what a service manager or wrapper is to be given; changes nothing."""
+    from supervisor.service import launchd, systemd, wrappers
+
+    service = _service(ctx, name, system=system, user=user, credentials=credential or ())
+    texts = {
+        Wrapper.systemd: systemd.unit,
+        Wrapper.launchd: lambda service: launchd.plist(service).decode(),
+        Wrapper.shawl: wrappers.shawl,
+        Wrapper.winsw: wrappers.winsw,
+        Wrapper.nssm: wrappers.nssm,
+    }
+    text = texts[wrapper or _usual()](service)
+    say(*text.removesuffix("\n").split("\n"))
+
+
+def _usual() -> Wrapper:
+    if sys.platform == "win32":
+        return Wrapper.shawl
+    return Wrapper.launchd if sys.platform == "darwin" else Wrapper.systemd
+
+
+@app.command()
+def install(
+    ctx: typer.Context,
+    *,
+    name: Name = "",
+    system: System = False,
+    user: User = "",
+    credential: Credential = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make this workspace's crew a service that starts with the system (or with your login)."""
+    from supervisor.bootstrap import require_trust
+    from supervisor.service.installed import this_systems
+
+    session: Session = ctx.obj
+    workspace = session.workspace()
+    require_trust(workspace, workspace.read_config())
+    service = _service(ctx, name, system=system, user=user, credentials=credential or ())
+    file = this_systems().install(service)
+    if as_json:
+        say_json({"name": service.name, "scope": service.scope, "file": str(file) if file else None})
+        return
+    say(f"{service.name} is installed{f': {file}' if file else ''}.")
+    say(f"Start it now: supervisor service start{_again(name, system=system)}")
+
+
+@app.command()
+def uninstall(ctx: typer.Context, *, name: Name = "", system: System = False, as_json: AsJson = False) -> None:
+    """Stop the service and take it away; the workspace stays as it is."""
+    from supervisor.service.installed import this_systems
+
+    service = _service(ctx, name, system=system)
+    this_systems().uninstall(service)
+    _done(service, "uninstalled", as_json=as_json)
+
+
+@app.command()
+def start(ctx: typer.Context, *, name: Name = "", system: System = False, as_json: AsJson = False) -> None:
+    """Have the service manager start it."""
+    from supervisor.service.installed import this_systems
+
+    service = _service(ctx, name, system=system)
+    this_systems().start(service)
+    _done(service, "started", as_json=as_json)
+
+
+@app.command()
+def stop(ctx: typer.Context, *, name: Name = "", system: System = False, as_json: AsJson = False) -> None:
+    """Have the service manager stop it, in good order."""
+    from supervisor.service.installed import this_systems
+
+    service = _service(ctx, name, system=system)
+    this_systems().stop(service)
+    _done(service, "stopped", as_json=as_json)
+
+
+@app.command()
+def status(ctx: typer.Context, *, name: Name = "", system: System = False, as_json: AsJson = False) -> None:
+    """Say what the service manager thinks of it. Exit code 3 unless it runs."""
+    from supervisor.service.installed import this_systems
+
+    service = _service(ctx, name, system=system)
+    found = this_systems().status(service)
+    if as_json:
+        say_json({"name": service.name, "state": found.state, "detail": found.detail})
+    else:
+        say(f"{service.name}: {found.state}{f' ({found.detail})' if found.detail else ''}")
+    if found.state != "running":
+        raise typer.Exit(Exit.NONE_RUNNING)
+
+
+def _done(service: Service, what: str, *, as_json: bool) -> None:
+    if as_json:
+        say_json({"name": service.name, what: True})
+    else:
+        say(f"{service.name} is {what}.")
+
+
+def _again(name: str, *, system: bool) -> str:
+    return (f" --name {name}" if name else "") + (" --system" if system else "")
+
+
+def _service(
+    ctx: typer.Context, name: str, *, system: bool, user: str = "", credentials: list[str] | tuple[()] = ()
+) -> Service:
+    from supervisor.service.definition import Service
+
+    session: Session = ctx.obj
+    workspace = session.workspace()
+    if user and not system:
+        raise UsageError("--user goes with --system; a service of your own runs as you")
+    pairs: list[tuple[str, PurePath]] = []
+    for pair in credentials:
+        key, found, file = pair.partition("=")
+        if not (key and found and file) or not key.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise UsageError(f"{pair!r} is not NAME=FILE")
+        pairs.append((key, Path(file).absolute()))
+    try:
+        return Service(
+            workspace=workspace.root,
+            python=Path(sys.executable),
+            name=name,
+            scope="system" if system or sys.platform == "win32" else "user",
+            user=user,
+            path=os.environ.get("PATH", ""),
+            credentials=tuple(pairs),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error

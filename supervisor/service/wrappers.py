@@ -1,0 +1,76 @@
+"""Ready configuration for the established service wrappers of Windows: Shawl, WinSW and NSSM.
+
+Pure. Each one stops with Ctrl-C first, which is an orderly end for us, and is told to wait for it; none of them starts
+again what a person has to put right first. The texts are for people to paste; nothing here is run by us.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from xml.sax.saxutils import escape
+
+from .definition import DO_NOT_RETRY, RESTART_AFTER, STOP_WITHIN, Service
+
+_ENDS = (0, *DO_NOT_RETRY, 130)  # none of them is followed by another start
+
+
+def shawl(service: Service) -> str:
+    """The command that makes Shawl the service's host (in an elevated prompt)."""
+    words = [
+        *("shawl", "add", "--name", service.name),
+        *("--cwd", str(service.workspace)),
+        *("--stop-timeout", str(STOP_WITHIN * 1000)),
+        *("--restart-if-not", ",".join(map(str, _ENDS))),
+        *("--pass", "0,130"),
+        "--",
+        *service.command,
+    ]
+    return "\n".join(
+        [
+            subprocess.list2cmdline(words),
+            subprocess.list2cmdline(["sc.exe", "config", service.name, "start=", "delayed-auto"]),
+            subprocess.list2cmdline(["sc.exe", "start", service.name]),
+            "",
+        ]
+    )
+
+
+def winsw(service: Service) -> str:
+    """The XML that lies beside a copy of WinSW, both under the service's name."""
+    program, *arguments = service.relayed_command
+    rows = [
+        ("id", service.name),
+        ("name", service.description),
+        ("description", "A crew of four that works on a repository"),
+        ("executable", program),
+        ("arguments", subprocess.list2cmdline(arguments)),
+        ("workingdirectory", str(service.workspace)),
+        ("startmode", "Automatic"),
+        ("delayedAutoStart", "true"),
+        ("stoptimeout", f"{STOP_WITHIN} sec"),
+        ("resetfailure", "10 min"),
+        ("logpath", str(service.workspace / ".supervisor" / "logs")),
+    ]
+    body = [f"  <{tag}>{escape(text)}</{tag}>" for tag, text in rows]
+    body += [f'  <onfailure action="restart" delay="{RESTART_AFTER} sec"/>', '  <log mode="roll"/>']
+    return "\n".join(["<service>", *body, "</service>", ""])
+
+
+def nssm(service: Service) -> str:
+    """The commands that make NSSM the service's host (in an elevated prompt)."""
+    program, *arguments = service.command
+    log = str(service.workspace / ".supervisor" / "logs" / "service.log")
+    name = service.name
+    commands = [
+        ["nssm", "install", name, program, *arguments],
+        ["nssm", "set", name, "AppDirectory", str(service.workspace)],
+        ["nssm", "set", name, "Start", "SERVICE_DELAYED_AUTO_START"],
+        ["nssm", "set", name, "AppStopMethodConsole", str(STOP_WITHIN * 1000)],
+        ["nssm", "set", name, "AppExit", "Default", "Restart"],
+        *(["nssm", "set", name, "AppExit", str(code), "Exit"] for code in _ENDS),
+        ["nssm", "set", name, "AppRestartDelay", str(RESTART_AFTER * 1000)],
+        ["nssm", "set", name, "AppStdout", log],
+        ["nssm", "set", name, "AppStderr", log],
+        ["nssm", "start", name],
+    ]
+    return "\n".join([*(subprocess.list2cmdline(words) for words in commands), ""])

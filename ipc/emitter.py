@@ -824,7 +824,7 @@ class _PipeThread:
         threading.Thread(target=self._run, name="ipc-markers", daemon=True).start()
 
     def takes(self, data: bytes, *, within: float) -> bool:
-        """Hand over a chunk once the last one is written, waiting at most so many seconds. OSError of an earlier one."""
+        """Hand over a chunk once the last one is written; false after waiting so many seconds. OSError: that failed."""
         if not self._idle.wait(within):
             return False
         if self._error is not None:

@@ -381,7 +381,6 @@ class _Runs:
             "--tb=short",
             "--color=no",
             "-q",
-            *(["--no-summary"] if _knows_no_summary(self.asked.pytest) else []),
             *(["-n0"] if self.asked.has_xdist else []),
             *(["--no-cov"] if self.asked.has_cov else []),
             *(f"--ignore={self.tree / name}" for name in self.left_out),
@@ -461,12 +460,6 @@ class _Runs:
             )
         )
         return "again" if session.tests else "over"
-
-
-def _knows_no_summary(version: str) -> bool:
-    """The reporter has told everything by then; hypothesis' plugin imports all of hypothesis there, a second a run."""
-    major = version.partition(".")[0]
-    return major.isdigit() and int(major) >= 7
 
 
 class _Session:

@@ -189,7 +189,7 @@ class Reporter:
     def pytest_internalerror(self, excrepr: Any) -> None:
         self.say("internal", text=_cut(str(excrepr), _MOST_TEXT))
 
-    def pytest_sessionfinish(self, session: Any, exitstatus: int) -> None:  # noqa: ARG002 - pytest's signature
+    def pytest_sessionfinish(self, session: Any, exitstatus: int) -> None:
         self.end()
         elsewhere = {}
         for name in self.packages:
@@ -198,6 +198,10 @@ class Reporter:
             if file and not os.path.realpath(file).startswith(self.root + os.sep):
                 elsewhere[name] = file
         self.say("end", status=int(exitstatus), elsewhere=elsewhere)
+        if "hypothesis" not in sys.modules:  # its summary would import all of it, to say nothing: a second a run
+            plugins = session.config.pluginmanager
+            if plugins.has_plugin("hypothesispytest"):
+                plugins.unregister(name="hypothesispytest")
 
 
 def _doctest(value: object) -> tuple[str, int, str, str] | None:

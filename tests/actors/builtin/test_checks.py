@@ -125,13 +125,18 @@ async def test_the_tree_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_nobody_sums_up_what_the_reporter_has_told(tmp_path: Path) -> None:
-    """Plugins are not asked for their summaries, for which some import a second's worth of modules."""
+async def test_a_run_without_hypothesis_does_not_import_it(tmp_path: Path) -> None:
+    """Where no test uses hypothesis, its plugin does not import it for an empty summary."""
+    pytest.importorskip("_hypothesis_pytestplugin")
     wrote = tmp_path / "wrote"
-    hook = f"def pytest_terminal_summary():\n    open({str(wrote)!r}, 'w').close()\n"
+    hook = (
+        "import sys\n"
+        "def pytest_unconfigure():\n"
+        f"    open({str(wrote)!r}, 'w').write(repr('hypothesis' in sys.modules))\n"
+    )
     run = await check(tmp_path, {"conftest.py": hook, "test_a.py": "def test_a(): assert 0\n"})
     assert outcomes(run) == {"test_a": "failed"}
-    assert not wrote.exists()
+    assert wrote.read_text() == "False"
 
 
 async def test_a_test_that_hangs_is_named_and_the_rest_is_run(tmp_path: Path) -> None:

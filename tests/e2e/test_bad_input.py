@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -235,8 +236,12 @@ def read_only(shop: Shop, request: pytest.FixtureRequest) -> Iterator[Callable[[
         pytest.skip(f"root may write anywhere, and no mount is allowed here: {bound.stderr.strip()}")
 
     def by_mount(on: bool) -> None:  # noqa: FBT001
-        options = f"remount,bind,{'ro' if on else 'rw'}"
-        subprocess.run(["mount", "-o", options, crew], check=True)
+        command = ["mount", "-o", f"remount,bind,{'ro' if on else 'rw'}", crew]
+        deadline = time.monotonic() + 20.0
+        while (done := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
+            assert "busy" in done.stderr, done.stderr  # somebody writes just now
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
     try:
         yield by_mount

@@ -236,9 +236,16 @@ class JournalReader:
                 timeout=5.0,
                 isolation_level=None,
             )
-            _check_format(self._connection, path)
         except sqlite3.Error as error:
             raise JournalError(f"the journal {path} cannot be read: {error}") from error
+        try:
+            _check_format(self._connection, path)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise JournalError(f"the journal {path} cannot be read: {error}") from error
+        except BaseException:
+            self._connection.close()
+            raise
 
     def head(self) -> Cursor:
         """The last event's place; n is 0 before the first."""

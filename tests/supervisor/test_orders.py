@@ -1,0 +1,219 @@
+"""People's commands to a crew: what is refused, what is touched, and that each gets one reply."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import anyio
+import pytest
+
+from docs_store.store import Store
+from docs_store.topology import DEFAULT
+from supervisor.commands import STOPPING, AnswerIt, GiveTask, Hold, Pending, Reload, Reply, RestartPhase, draft_of
+from supervisor.config import Config, ConfigError, Mistake, PhaseConfig, ProjectConfig, parse
+from supervisor.exits import UsageError
+from supervisor.orders import carry_out, needs_restart
+from supervisor.seat import Seat
+from supervisor.workspace import Workspace
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class FakeWorkspace(Workspace):
+    """Reads what the test says."""
+
+    __slots__ = ()
+    config_read: Config | Exception = Config()
+
+    def read_config(self) -> Config:
+        if isinstance(self.config_read, Exception):
+            raise self.config_read
+        return self.config_read
+
+
+class FakeChild:
+    """A process that is there."""
+
+    pid = 4711
+
+
+class FakeCrew:
+    """A crew whose workers are names only; `restarted` are the seats that got a new one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workspace = FakeWorkspace(folder)
+        self.config = Config()
+        self.seats = {phase.key: Seat(phase=phase, config=PhaseConfig(key=phase.key)) for phase in DEFAULT.phases}
+        for seat in self.seats.values():
+            seat.child, seat.state = FakeChild(), "ready"  # type: ignore[assignment]
+        self.documents = type("Documents", (), {"store": Store.open(folder / "crew")})()
+        self.restarted: list[str] = []
+        self.limits: list[int] = []
+        self.epoch = 10
+
+    async def restart(self, seat: Seat, reason: str) -> None:
+        self.restarted.append(seat.key)
+        self.epoch += 1
+        seat.epoch, seat.detail = self.epoch, reason
+
+    async def at_desk(self, work: Any) -> Any:
+        return work()
+
+    async def look(self) -> None: ...
+
+    def reconfigure(self, config: Config) -> None:
+        self.config = config
+
+    async def apply_limits(self) -> None:
+        self.limits.append(self.config.restart.deaths)
+
+
+@pytest.fixture
+def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCrew:
+    (tmp_path / "crew").mkdir()
+    monkeypatch.setattr("supervisor.bootstrap.require_trust", lambda *_: None)
+    FakeWorkspace.config_read = Config()
+    return FakeCrew(tmp_path)
+
+
+async def ask(crew: FakeCrew, command: Any) -> Reply:
+    return await carry_out(crew, command)  # type: ignore[arg-type]
+
+
+async def test_a_restart_says_who_works_now(crew: FakeCrew) -> None:
+    """Process and epoch."""
+    reply = await ask(crew, RestartPhase(phase="qa"))
+    assert reply == Reply(
+        ok=True, text="qa has a new worker: process 4711, epoch 11", data={"phase": "qa", "pid": 4711, "epoch": 11}
+    )
+
+
+async def test_a_second_restart_of_the_same_phase_is_refused_while_the_first_is_under_way(crew: FakeCrew) -> None:
+    """With a sentence, and nothing is done twice."""
+    crew.seats["qa"].moving = True
+    reply = await ask(crew, RestartPhase(phase="qa"))
+    assert (reply.ok, reply.text, crew.restarted) == (False, "qa is being restarted already", [])
+
+
+async def test_whoever_waits_for_its_delay_is_hurried(crew: FakeCrew) -> None:
+    """A person need not wait for a back-off."""
+    seat = crew.seats["qa"]
+    seat.moving, seat.state = True, "backoff"
+    assert (await ask(crew, RestartPhase(phase="qa"))).ok
+    assert seat.hurry.is_set()
+    assert crew.restarted == []
+
+
+async def test_unknown_phases_are_named_beside_the_known(crew: FakeCrew) -> None:
+    """For each command that takes one; nothing is paused in part."""
+    for command in (RestartPhase(phase="nobody"), Hold(phases=("qa", "nobody"), paused=True)):
+        reply = await ask(crew, command)
+        assert not reply.ok
+        assert "planning, developer, qa, debugging" in reply.text
+    assert not any(epoch.paused for epoch in crew.documents.store.state.epochs.values())
+
+
+@pytest.mark.parametrize(
+    ("toml", "restarted"),
+    [
+        ("", []),
+        ("[restart]\nrestarts = 9\n", []),
+        ("[phases.qa]\ntask_time = 9\nmemory_mb = 9\ninterval = 9\n", []),
+        ("[phases.qa]\noptions = {a = 1}\n", ["qa"]),
+        ("[project]\nhang = 5\n", ["planning", "developer", "qa", "debugging"]),
+    ],
+)
+async def test_a_reload_touches_only_what_changed(crew: FakeCrew, toml: str, restarted: list[str]) -> None:
+    """Limits and policies are taken over as they are; a worker is replaced where it was told otherwise at its start."""
+    FakeWorkspace.config_read = parse(toml)
+    reply = await ask(crew, Reload())
+    assert reply.ok
+    assert crew.restarted == restarted == list(reply.data["restarted"])
+    assert crew.config == parse(toml)
+    assert ("nothing was touched" in reply.text) == (toml == "")
+
+
+async def test_a_file_with_mistakes_or_other_phases_changes_nothing(crew: FakeCrew) -> None:
+    """The mistakes are the reply."""
+    before = crew.config
+    FakeWorkspace.config_read = ConfigError("supervisor.toml", [Mistake(3, "restart.x", "is not known here")])
+    reply = await ask(crew, Reload())
+    assert not reply.ok
+    assert "line 3: restart.x" in reply.text
+    FakeWorkspace.config_read = parse('[phases.security]\nactor = "a:B"\n')
+    reply = await ask(crew, Reload())
+    assert not reply.ok
+    assert "start it again" in reply.text
+    assert (crew.config, crew.restarted) == (before, [])
+
+
+async def test_what_takes_effect_later_is_said(crew: FakeCrew) -> None:
+    """The log's format; nobody is restarted for it."""
+    FakeWorkspace.config_read = parse('[log]\nformat = "json"\n')
+    reply = await ask(crew, Reload())
+    assert reply.data == {"restarted": [], "later": ["[log]"]}
+
+
+async def test_deaths_are_handed_to_the_history(crew: FakeCrew) -> None:
+    """Which counts them."""
+    FakeWorkspace.config_read = parse("[restart]\ndeaths = 7\n")
+    await ask(crew, Reload())
+    assert crew.limits == [7]
+
+
+async def test_pause_tasks_and_answers_are_on_record(crew: FakeCrew) -> None:
+    """All phases where none is named; a refusal of the store is a reply."""
+    assert (await ask(crew, Hold(paused=True))).data["phases"] == list(crew.seats)
+    store: Store = crew.documents.store
+    assert all(store.state.epochs[key].paused for key in crew.seats)
+    given = await ask(crew, GiveTask(draft=draft_of("qa", "Review: look at this")))
+    assert given.data["document"] == "crew/QA_READ.md"
+    assert store.state.messages[given.data["id"]].by == "user"
+    refused = await ask(crew, AnswerIt(id="nothing", text="yes"))
+    assert not refused.ok
+    assert "nothing" in refused.text
+
+
+async def test_a_pending_command_is_answered_once() -> None:
+    """The first reply counts; whoever asks later gets the same."""
+    pending = Pending(Reload())
+    async with anyio.create_task_group() as group:
+        got: list[Reply] = []
+
+        async def wait() -> None:
+            got.append(await pending.reply())
+
+        group.start_soon(wait)
+        group.start_soon(wait)
+        pending.answer(Reply(ok=True, text="first"))
+        pending.answer(STOPPING)
+    assert [reply.text for reply in got] == ["first", "first"]
+
+
+def test_only_what_a_worker_was_told_matters_to_it() -> None:
+    """Its driver, actor and options, and the project; not its limits."""
+    old = Config()
+
+    def with_qa(**changes: Any) -> Config:
+        return replace(old, phases=MappingProxyType({**old.phases, "qa": PhaseConfig(key="qa", **changes)}))
+
+    assert needs_restart(old, with_qa(options={"a": 1}), "qa")
+    assert needs_restart(old, with_qa(actor="a:b"), "qa")
+    assert not needs_restart(old, with_qa(options={"a": 1}), "planning")
+    assert not needs_restart(old, with_qa(task_time=1.0, memory_mb=5, interval=3.0), "qa")
+    assert needs_restart(old, replace(old, project=ProjectConfig(hang=1.0)), "planning")
+
+
+def test_a_task_needs_words_and_a_known_priority() -> None:
+    """Otherwise nothing is posted."""
+    for text, priority in (("", "MEDIUM"), ("Issue:  ", "MEDIUM"), ("x", "URGENT")):
+        with pytest.raises(UsageError):
+            draft_of("qa", text, priority)

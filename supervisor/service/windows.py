@@ -159,7 +159,7 @@ def _start(
     child = subprocess.Popen(
         [*start, *command[1:]],
         cwd=workspace.root,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **environ},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -88,6 +88,22 @@ class Windows:
             return process.wait(within)
 
 
+@contextlib.contextmanager
+def booted(windows: Windows) -> Iterator[None]:
+    """Wine with its service manager up, from one command to the next; the last one out switches it off."""
+    server = shutil.which("wineserver") or next(
+        str(path) for path in (Path("/usr/lib/wine/wineserver"), Path("/usr/lib/wine/wineserver64")) if path.exists()
+    )
+    quiet = {"env": windows.environ(), "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    subprocess.run([server, "-p"], **quiet, stderr=subprocess.DEVNULL, check=True)  # type: ignore[call-overload]
+    shell = subprocess.Popen([wine(), "explorer"], **quiet, stderr=subprocess.DEVNULL)  # type: ignore[call-overload]
+    try:
+        yield
+    finally:
+        subprocess.run([server, "-k"], **quiet, stderr=subprocess.DEVNULL, check=False)  # type: ignore[call-overload]
+        shell.wait(60)
+
+
 def windows_path(path: Path) -> str:
     """The same file as Windows programs see it: Wine shows the root as drive Z."""
     return "Z:" + str(path).replace("/", "\\")
@@ -203,6 +219,11 @@ def install_dependencies(windows: Windows) -> None:
     done.write_text(stamp)
 
 
+def service(windows: Windows) -> int:
+    with booted(windows):
+        return windows.run("-m", "tests.windows.lifecycle", within=600)
+
+
 def dependencies() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"], *ONLY_WINDOWS]
@@ -224,7 +245,7 @@ def say(what: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("setup", "python", "test"))
+    parser.add_argument("command", choices=("setup", "python", "service", "test"))
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)
     with ready(cache_folder()) as windows:
@@ -234,6 +255,8 @@ def main(arguments: Sequence[str]) -> int:
             )
         if given.command == "python":
             return windows.run(*given.rest)
+        if given.command == "service":
+            return service(windows)
         raise SystemExit("not yet")
 
 

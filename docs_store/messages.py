@@ -413,6 +413,16 @@ class Reports(Sequence[Report]):
     def __init__(self, finished: MutableMapping[str, Report]) -> None:
         self._finished = finished
 
+    def since(self, n: int) -> list[Report]:
+        """Those of records after n, oldest first; quick from the second call on, whatever there is of them in all."""
+        found: list[Report] = []
+        values: Any = self._finished.values()  # of a dict or a table: both go backwards
+        for report in reversed(values):
+            if report.n <= n:
+                break
+            found.append(report)
+        return found[::-1]
+
     def append(self, report: Report) -> None:
         self._finished[report_key(report.task, report.round)] = report
 

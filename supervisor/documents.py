@@ -65,6 +65,8 @@ class Documents:
         self.store = store
         self.reconciler = reconciler
         self.trees = trees
+        self._undelivered: tuple[tuple[Report, str], ...] = ()
+        self._approvals_of = 0  # the record up to which `_undelivered` is right
 
     @classmethod
     def open(cls, workspace: Workspace, topology: Topology) -> Documents:
@@ -156,8 +158,15 @@ class Documents:
     def undelivered(self, state: State | None = None) -> tuple[tuple[Report, str], ...]:
         """What QA approved and the user's files do not have yet, oldest first: report and commit."""
         state = state or self.store.state
-        done = {str(delivery.get("commit")) for delivery in state.deliveries}
-        return tuple((report, commit) for report in state.reports for commit in approved(report) if commit not in done)
+        if state.n != self._approvals_of:  # asked for at every look: only what is new is gone through
+            new = (
+                (report, commit) for report in state.reports.since(self._approvals_of) for commit in approved(report)
+            )
+            found = (*self._undelivered, *new)
+            done = {str(delivery.get("commit")) for delivery in state.deliveries} if found else set()
+            self._undelivered = tuple(pair for pair in found if pair[1] not in done)
+            self._approvals_of = state.n
+        return self._undelivered
 
     def deliver(self) -> tuple[Delivered, ...]:
         """Bring every approved change into the user's files, each as one record; conflicts go to the inbox."""

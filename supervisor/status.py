@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
 
-from docs_store.messages import UNFINISHED, WAITING, Message, State, Status
+from docs_store.messages import WAITING, Message, State, Status
+from docs_store.replay import at_work, unfinished
 from docs_store.topology import DEFAULT, Topology
 
 from .exits import Exit
@@ -185,7 +186,7 @@ def waiting(state: State) -> tuple[Waiting, ...]:
                 about=message.thread,
             ),
         )
-        for message in state.messages.values()
+        for message in at_work(state)
         if message.status in WAITING
     ]
     found += [
@@ -269,7 +270,7 @@ def summarise(
         waiting=waiting(state),
         delivered=_files(deliveries, "written"),
         conflicts=_files(deliveries, "conflicts"),
-        open=sum(m.status in UNFINISHED and m.section == "tasks" for m in state.messages.values()),
+        open=sum(message.section == "tasks" for message in unfinished(state)),
         restarts=restarts,
         unapproved=unapproved,
         paused=paused,

@@ -56,9 +56,14 @@ def message(n: int, kind: Any, **values: Any) -> Message:
 def state_of(*messages: Message, **values: Any) -> State:
     state = State(n=99, **values)
     for one in messages:
-        state.messages[one.id] = one
+        put(state, one)
         state.threads.setdefault(one.thread, []).append(one.id)
     return state
+
+
+def put(state: State, message: Message) -> None:
+    state.messages[message.id] = message
+    state.index.moved(None, message)
 
 
 def test_status_json_has_the_stable_keys() -> None:
@@ -171,8 +176,8 @@ def test_a_summary_counts_threads_of_this_run() -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda state: state.messages.update(m20=message(20, "Fix", id="m20", status=Status.OPEN)),
-        lambda state: state.messages.update(m20=message(20, "Fix", id="m20", status=Status.BLOCKED)),
+        lambda state: put(state, message(20, "Fix", id="m20", status=Status.OPEN)),
+        lambda state: put(state, message(20, "Fix", id="m20", status=Status.BLOCKED)),
         lambda state: state.questions.update(q=Question(id="q", n=1, at=AT, about="", text="?")),
         lambda state: state.epochs.update(qa=Epoch(number=1, given_up=True)),
         lambda state: state.epochs.update(qa=Epoch(number=1, paused=True)),
@@ -189,7 +194,7 @@ def test_anything_left_over_is_exit_code_1(spoil: Any) -> None:
 def test_a_note_that_is_no_task_does_not_hold_the_end() -> None:
     """Items of Context and Notes are never claimed."""
     state = finished()
-    state.messages["m20"] = message(20, "Assess", id="m20", status=Status.OPEN, section="notes")
+    put(state, message(20, "Assess", id="m20", status=Status.OPEN, section="notes"))
     assert summarise(state).exit == Exit.DONE
 
 

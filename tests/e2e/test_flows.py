@@ -136,7 +136,7 @@ def test_blocker(shop: Shop) -> None:
     assert shop.run() == 1, shop.output
     (waiting,) = shop.ask("inbox")
     assert waiting["phase"] == "planning"
-    assert "Correct shop/cart.py:" in waiting["request"]
+    assert "start at shop/cart.py:" in waiting["request"]
     assert "Blocked:" in shop.read("crew/SECONDARY_OBJECTIVES.md")
     assert "test_total" in shop.read("crew/DEVELOPER_WRITE.md").split("## Blockers")[1].split("\n## ")[0]
     assert "return sum(prices) - 1" in shop.read("shop/cart.py")

@@ -38,7 +38,7 @@ from .modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, MODE_VARIABLE, determine_ipc
 from .queue import ANSWER_WITHIN, KEY_VARIABLE, Reply, connect, read_key
 from .spool import Spool
 
-Entry = tuple[tuple[int, int, bool], Fields | bytes, tuple[str, str]]  # meta, event, tag
+Entry = tuple[int, int, bool, Fields | bytes, str, str]  # meta, event, tag; flat, to cost the collector little
 
 _BATCH_EVENTS = 512
 _BATCH_BYTES = 1024 * 1024  # of events already encoded; the others are small
@@ -54,6 +54,7 @@ _FULL = 0.005  # seconds before an inbox that was full is tried again
 _RESEND = (1.0, 16.0)  # seconds without news before everything is sent again: first, longest
 _PROBE = (1.0, 30.0)  # seconds before a broken queue is tried again: first, longest
 _SMALL_TEXT = 512
+_NONE: dict[str, Any] = {}  # no summary; one for all, never written to
 _PIPES_WAIT = sys.platform == "win32"  # a pipe there is neither non-blocking nor fit for select
 _TROUBLES = (OSError, EOFError, QueueBrokenError, managers.RemoteError, connection.AuthenticationError)  # type: ignore[attr-defined]
 _log = logging.getLogger("ipc.emitter")
@@ -135,7 +136,7 @@ class Emitter:
         self._starts: dict[str, str] = {}
         self._unsent: dict[int, Entry] = {}
         self._swept = 0  # up to this seq, `_unsent` holds no progress that newer progress replaces
-        self._sweep_at = _SWEEP
+        self._sweep_first = self._sweep_at = _SWEEP if coalesce else _MOST_UNCOALESCED
         self._loose: deque[int] = deque()  # progress in the swept part, oldest first
         self._loose_bytes = 0
         self._coalesced = self._dropped = self._refused = 0
@@ -262,7 +263,7 @@ class Emitter:
         data: bytes | None = None,
     ) -> int:
         """Report something; its seq. EventTooLargeError or SpoolFullError: it was not taken. Never waits."""
-        return self._give((type, phase, step, pct, detail, plain(summary) if summary else {}, data, time.time()))
+        return self._give((type, phase, step, pct, detail, plain(summary) if summary else _NONE, data, time.time()))
 
     def emit_event(self, event: ProgressEvent) -> int:
         """Report an event made elsewhere; as `emit`."""
@@ -289,7 +290,7 @@ class Emitter:
             seq = self._seq = self._seq + 1
             if self._spool is not None:
                 self._spool.last.set(seq)
-            self._unsent[seq] = ((seq, self._critical, False), event, (phase, type_))
+            self._unsent[seq] = (seq, self._critical, False, event, phase, type_)
             if event.__class__ is bytes:
                 self._loose_bytes += len(event)
             if len(self._unsent) >= self._sweep_at or self._loose_bytes > _MOST_LOOSE_BYTES:
@@ -315,7 +316,7 @@ class Emitter:
             self._seq = self._critical = seq
             if starts:
                 self._starts[phase] = fields[2]
-            self._unsent[seq] = ((seq, prev, True), event, (phase, fields[0]))
+            self._unsent[seq] = (seq, prev, True, event, phase, fields[0])
             if self._asleep:
                 self._ring()
         return seq
@@ -332,7 +333,7 @@ class Emitter:
         for seq in reversed(self._unsent):
             if seq <= self._swept:
                 break
-            (_, _, critical), event, (phase, _) = self._unsent[seq]
+            _, _, critical, event, phase, _ = self._unsent[seq]
             if critical:
                 seen.clear()
                 continue
@@ -357,7 +358,7 @@ class Emitter:
         self._sweep_at = len(self._unsent) + _SWEEP
 
     def _loosen(self, seq: int) -> None:
-        event = self._unsent.pop(seq)[1]
+        event = self._unsent.pop(seq)[3]
         if isinstance(event, bytes):
             self._loose_bytes -= len(event)
 
@@ -636,12 +637,12 @@ class Emitter:
         if not self._backlog:
             with self._lock:
                 self._backlog, self._unsent = self._unsent, {}
-                self._swept, self._sweep_at, self._loose_bytes = 0, _SWEEP, 0
+                self._swept, self._sweep_at, self._loose_bytes = 0, self._sweep_first, 0
                 self._loose.clear()
         batch: list[Entry] = []
         size = 0
         for entry in islice(self._backlog.values(), _BATCH_EVENTS):
-            event = entry[1]
+            event = entry[3]
             size += len(event) if event.__class__ is bytes else 64  # `_size`, written out
             if batch and size > _BATCH_BYTES:
                 break
@@ -655,7 +656,7 @@ class Emitter:
                 sent = self._backlog
                 self._backlog = {}
             else:
-                sent = {entry[0][0]: entry for entry in batch}
+                sent = {entry[0]: entry for entry in batch}
                 for seq in sent:
                     del self._backlog[seq]
             if self._sent:
@@ -716,9 +717,9 @@ class Emitter:
             self._on_trouble("epoch", "the supervisor takes no events of this epoch any more")
 
     def _encode(self, batch: list[Entry]) -> bytes:
-        metas = [entry[0] for entry in batch]
-        tags = {entry[2] for entry in batch}
-        events = [entry[1] for entry in batch]
+        metas = [entry[:3] for entry in batch]
+        tags = {entry[4:] for entry in batch}
+        events = [entry[3] for entry in batch]
         try:
             return encode_batch(self._worker, self._epoch, self._nonce, metas, tags, events)
         except (TypeError, ValueError, OverflowError):  # text that is not Unicode, in one of them
@@ -737,9 +738,9 @@ class Emitter:
         batch = self._next_batch()
         lines: list[bytes] = []
         size = 0
-        for meta, event, _ in batch:
+        for seq, prev, critical, event, _, _ in batch:
             fields = fields_of(decode_event(event if isinstance(event, bytes) else encode_fields(event)))
-            lines.append(encode_marker(self._worker, self._epoch, self._nonce, Meta(*meta), fields))
+            lines.append(encode_marker(self._worker, self._epoch, self._nonce, Meta(seq, prev, critical), fields))
             size += len(lines[-1])
             if size > _LINES:
                 break
@@ -750,7 +751,7 @@ class Emitter:
         whole = self._write()
         self._was_sent(batch)
         if not self._acked and whole:
-            self._hear(batch[-1][0][0], None)
+            self._hear(batch[-1][0], None)
         return 0
 
     def _write(self) -> bool:
@@ -845,7 +846,7 @@ class _PipeThread:
 
 
 def _size(entry: Entry) -> int:
-    event = entry[1]
+    event = entry[3]
     return len(event) if isinstance(event, bytes) else 64
 
 

@@ -467,10 +467,10 @@ def to_data(progress: Progress) -> dict[str, Any]:
     return {"format": FORMAT, **asdict(progress)}
 
 
-def from_data(data: Mapping[str, Any], schedule: Schedule = SCHEDULE) -> Progress:
+def from_data(data: object, schedule: Schedule = SCHEDULE) -> Progress:
     """The reverse; ValueError says what is wrong with it."""
-    version = data.get("format")
-    if not isinstance(version, int) or version > FORMAT:
+    version = data.get("format") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(version, int) or version > FORMAT:
         raise ValueError(f"it is of format {version!r}; this release knows {FORMAT}")
     try:
         values = {name: data[name] for name in Progress.__dataclass_fields__}

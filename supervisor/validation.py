@@ -146,7 +146,10 @@ def compare(queue: Outcome, stdout: Outcome, ignores: Collection[str] = ()) -> l
         found += _events(worker, left, right)
     for name in sorted({*queue.documents, *stdout.documents}):
         texts = one.text(queue.documents.get(name, "")), other.text(stdout.documents.get(name, ""))
-        found += _lines(name, *texts)
+        if (name in queue.documents) != (name in stdout.documents):
+            found.append(Difference(where=name, field="document", queue=texts[0], stdout=texts[1]))
+        else:
+            found += _lines(name, *texts)
     for name in sorted({*queue.files, *stdout.files}):
         a, b = queue.files.get(name), stdout.files.get(name)
         if a != b:

@@ -394,6 +394,8 @@ def _connect(path: Path, *, must_exist: bool = False) -> sqlite3.Connection:
     """Autocommit, shared by threads (its users lock), durable against kills; after a power loss rows may be missing."""
     import sqlite3  # only where there is an archive: small crews never need it
 
+    if path.is_symlink():
+        raise _BrokenError("it is a symbolic link; the history never follows one")
     if must_exist and not path.exists():
         raise sqlite3.OperationalError(f"{path} is not there")
     connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)

@@ -336,12 +336,12 @@ class Index:
 
     def first_open(self, to: str) -> Iterator[str]:
         """The oldest open task of each priority, the highest first: nothing else can be next."""
-        queue = self.unfinished.get(to)
-        for priority in range(len(PRIORITIES)) if queue else ():
-            start, end = queue.bounds(f"0{priority}") if queue else (0, 0)
+        queue = self.unfinished.get(to, Queue())
+        for priority in range(len(PRIORITIES)):
+            start, end = queue.bounds(f"{_SECTION_RANK['tasks']}{priority}")
             for at in range(start, end):
-                rank, _, id = queue.entries[at].partition(" ") if queue else ("", "", "")  # noqa: A001
-                if rank.endswith("o"):
+                rank, _, id = queue.entries[at].partition(" ")  # noqa: A001
+                if rank.endswith(Status.OPEN[0]):
                     yield id
                     break
 

@@ -613,10 +613,15 @@ class Store:
         target = self._document(document)
         cursors = {**self._cursors(reader), target.name: self._state.n if n is None else n}
         path = self._cursor_file(reader)
-        path.parent.mkdir(exist_ok=True)
+        if path.parent.is_symlink():
+            raise StoreError(f"{path.parent} is a symbolic link; the history never follows one. Remove it")
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-        temporary.write_text(json.dumps(cursors), "utf-8")
-        temporary.replace(path)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            temporary.write_text(json.dumps(cursors), "utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            raise StoreUnavailableError(f"{path} cannot be written ({error.strerror}); all stays unread") from error
 
     def _cursors(self, reader: str) -> dict[str, int]:
         try:

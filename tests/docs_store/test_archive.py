@@ -250,6 +250,23 @@ def test_an_archive_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypat
     assert opened(tmp_path).state == replayed(store)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_a_linked_archive_is_not_followed(tmp_path: Path) -> None:
+    """A link in its place is replaced by an archive; what it pointed to is neither read nor written."""
+    worked(opened(tmp_path))
+    path = tmp_path / "crew" / ".history" / "archive.db"
+    elsewhere = tmp_path / "elsewhere"
+    remove(path)
+    elsewhere.write_bytes(b"")
+    path.symlink_to(elsewhere)
+    store = opened(tmp_path)
+    worked(store)
+    assert store.state == replayed(store)
+    assert elsewhere.read_bytes() == b""
+    assert not path.is_symlink()
+    assert path.exists()
+
+
 def test_the_index_follows_from_the_messages(tmp_path: Path) -> None:
     """A state made from messages alone has the same queues as one that lived through the records."""
     store = opened(tmp_path)

@@ -791,6 +791,21 @@ def test_unread_is_what_came_since(store: Store) -> None:
     assert [m.text for m in again.unread("planning", "DEBUG_READ").messages] == ["old", "new"]
 
 
+def test_a_cursor_that_cannot_be_kept_is_said(store: Store, tmp_path: Path) -> None:
+    """A link is not followed, and a file in the way is the disk's trouble; what was unread stays so."""
+    store.post(USER, issue())
+    cursors = store.folder / ".history" / "cursors"
+    cursors.write_text("")
+    with pytest.raises(StoreUnavailableError, match="stays unread"):
+        store.mark_read("qa", "DEBUG_READ")
+    cursors.unlink()
+    if sys.platform != "win32":
+        cursors.symlink_to(tmp_path)
+        with pytest.raises(StoreError, match="symbolic link"):
+            store.mark_read("qa", "DEBUG_READ")
+    assert store.unread("qa", "DEBUG_READ")
+
+
 def test_the_lock_can_be_held_to_look_at_the_head(store: Store) -> None:
     """Within `hold` nobody else appends, and this thread's own operations still work."""
     other = opened(store.folder.parent, deadline=0.05)

@@ -1,5 +1,6 @@
-"""A service's whole life with the service control manager: run by `make test-windows` under Wine, or on Windows as
-administrator (`python -m tests.windows.lifecycle`). Prints each step; ends with 1 at the first that is not as it should.
+"""A service's whole life with the service control manager, as `make test-windows` runs it under Wine.
+
+On Windows itself: `python -m tests.windows.lifecycle`, as administrator. Prints each step and ends at the first failure.
 """
 
 from __future__ import annotations

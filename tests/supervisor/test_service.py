@@ -1,0 +1,265 @@
+"""Services: what each manager is told, and what is done with it. The managers themselves are played by a list."""
+
+from __future__ import annotations
+
+import plistlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.cli.main import run_cli
+from supervisor.crew import BUDGET
+from supervisor.exits import Exit
+from supervisor.service.definition import STOP_WITHIN, Scope, Service, default_name, is_retried
+from supervisor.service.installed import Answer, Launchd, ServiceError, Systemd
+from supervisor.service.launchd import plist
+from supervisor.service.relayed import relayed
+from supervisor.service.systemd import unit
+from supervisor.service.wrappers import nssm, shawl, winsw
+
+ODD = "/srv/100 % günstig/it's $HOME"
+visible = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc")), min_size=1, max_size=30)
+
+
+def service(workspace: str = "/srv/shop", *, scope: Scope = "user", user: str = "", path: str = "") -> Service:
+    return Service(
+        workspace=PurePosixPath(workspace),
+        python=PurePosixPath("/opt/venv/bin/python"),
+        scope=scope,
+        user=user,
+        path=path,
+    )
+
+
+def setting(text: str, name: str) -> str:
+    (found,) = [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{name}=")]
+    return found
+
+
+def test_every_manager_waits_longer_than_we_need() -> None:
+    """Nobody insists before our own budget for stopping is over, the last look included."""
+    assert BUDGET + 15 < STOP_WITHIN
+    assert float(setting(unit(service()), "TimeoutStopSec")) == STOP_WITHIN
+    assert plistlib.loads(plist(service()))["ExitTimeOut"] == STOP_WITHIN
+    assert f"--stop-timeout {STOP_WITHIN}000" in shawl(service())
+    assert f"AppStopMethodConsole {STOP_WITHIN}000" in nssm(service())
+    assert ET.fromstring(winsw(service())).findtext("stoptimeout") == f"{STOP_WITHIN} sec"
+
+
+@pytest.mark.parametrize("code", [0, 2, 75, 78, 130])
+def test_what_another_start_would_only_repeat_is_not_retried(code: int) -> None:
+    """Done, wrong usage, busy, wrong configuration and an end on request: no manager starts those again."""
+    assert not is_retried(code)
+    assert relayed(code) == 0
+    text = unit(service())
+    never = {0, *map(int, setting(text, "RestartPreventExitStatus").split()), int(setting(text, "SuccessExitStatus"))}
+    assert code in never
+    assert f"AppExit {code} Exit" in nssm(service())
+    words = shlex.split(shawl(service()).splitlines()[0])
+    assert str(code) in words[words.index("--restart-if-not") + 1].split(",")
+
+
+@pytest.mark.parametrize("code", [1, 70, -9, 134])
+def test_what_broke_is_retried(code: int) -> None:
+    """An error of ours, of the disk, or a kill: the manager hears of it and starts again."""
+    assert is_retried(code)
+    assert relayed(code) == code
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+@pytest.mark.parametrize("scope", ["user", "system"])
+@pytest.mark.parametrize("name", ["shop", "100 % günstig $HOME"])
+def test_systemd_takes_the_unit(tmp_path: Path, scope: Scope, name: str) -> None:
+    """`systemd-analyze verify` finds nothing to say, also about a path with blanks, a percent sign and a dollar."""
+    root = tmp_path / name
+    root.mkdir()
+    made = Service(
+        workspace=root,
+        python=Path(sys.executable),
+        scope=scope,
+        user="root" if scope == "system" else "",
+        path="/usr/bin:/bin",
+        credentials=(("key", root / "key"),),
+    )
+    file = tmp_path / f"{made.name}.service"
+    file.write_text(unit(made), encoding="utf-8")
+    done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if made.name in line]
+    assert (done.returncode, ours) == (0, [])
+
+
+@given(visible)
+def test_a_unit_s_command_line_is_the_command(name: str) -> None:
+    """Blanks, quotes, backslashes, percent signs and dollars reach the program as they are."""
+    made = service(f"/srv/{name}")
+    line = setting(unit(made), "ExecStart").replace("%%", "%").replace("$$", "$")
+    assert shlex.split(line) == list(made.command)
+
+
+def test_a_system_s_service_is_hardened() -> None:
+    """Of the file system only the workspace can be written to, and no right is ever gained."""
+    text = unit(service(ODD, scope="system", user="builder"))
+    assert setting(text, "User") == "builder"
+    assert setting(text, "ProtectSystem") == "strict"
+    assert setting(text, "ReadWritePaths") == '"/srv/100 %% günstig/it\'s $HOME"'
+    assert setting(text, "NoNewPrivileges") == "yes"
+    assert setting(text, "KillMode") == "mixed"
+    assert setting(text, "Type") == "notify"
+    assert "User=" not in unit(service(user=""))
+
+
+def test_a_property_list_says_the_same() -> None:
+    """launchd is given the words of the command as they are, and starts again only what failed."""
+    said = plistlib.loads(plist(service(ODD, scope="system", user="builder", path="/usr/bin")))
+    assert said["ProgramArguments"][3:] == ["supervisor.service.relayed", "-C", ODD, "run", "--plain"]
+    assert said["KeepAlive"] == {"SuccessfulExit": False}
+    assert said["UserName"] == "builder"
+    assert said["EnvironmentVariables"]["PATH"] == "/usr/bin"
+
+
+def test_wrappers_of_windows_quote_their_way() -> None:
+    """A path with blanks is one argument, and one with & is valid XML."""
+    made = Service(workspace=PureWindowsPath(r"C:\R & D\my shop"), python=PureWindowsPath(r"C:\venv\python.exe"))
+    assert r'-C "C:\R & D\my shop" run --plain' in shawl(made)
+    assert r'-C "C:\R & D\my shop" run --plain' in nssm(made)
+    found = ET.fromstring(winsw(made))
+    assert found.findtext("arguments") == r'-P -m supervisor.service.relayed -C "C:\R & D\my shop" run --plain'
+    assert found.findtext("workingdirectory") == r"C:\R & D\my shop"
+
+
+def test_names_differ_where_folders_do() -> None:
+    """Two workspaces of one folder name are two services; a name that no manager takes is refused."""
+    assert default_name(PurePosixPath("/a/shop")) != default_name(PurePosixPath("/b/shop"))
+    assert default_name(PurePosixPath("/")).startswith("phase-supervisor-workspace-")
+    for name in ("../x", "a b", "-x", "x" * 81):
+        with pytest.raises(ValueError, match="service's name"):
+            Service(workspace=PurePosixPath("/a"), python=PurePosixPath("/p"), name=name)
+    with pytest.raises(ValueError, match="control characters"):
+        service("/srv/a\nExecStartPre=/bin/evil")
+
+
+class Manager:
+    """Plays systemctl or launchctl: notes what it is asked, and answers from a table."""
+
+    def __init__(self, answers: dict[str, Answer] | None = None) -> None:
+        self.asked: list[str] = []
+        self.answers = answers or {}
+
+    def __call__(self, words: Sequence[str]) -> Answer:
+        asked = " ".join(words)
+        self.asked.append(asked)
+        return next((answer for part, answer in self.answers.items() if part in asked), Answer(0, ""))
+
+
+def test_systemd_s_steps(tmp_path: Path) -> None:
+    """A unit is written, loaded and enabled; taken away, it is stopped and forgotten."""
+    asked = Manager({"show": Answer(0, "ActiveState=active\nSubState=running\nResult=success")})
+    manager = Systemd(asked, folders={"user": tmp_path / "units", "system": tmp_path / "system"})
+    made = service()
+    assert manager.status(made).state == "not installed"
+    file = manager.install(made)
+    assert file.read_text(encoding="utf-8") == unit(made)
+    manager.start(made)
+    assert manager.status(made).state == "running"
+    manager.stop(made)
+    manager.uninstall(made)
+    assert not file.exists()
+    begin = "systemctl --user --no-ask-password"
+    assert asked.asked == [
+        f"{begin} daemon-reload",
+        f"{begin} enable {file.name}",
+        f"{begin} start {file.name}",
+        f"{begin} show -p ActiveState,SubState,Result {file.name}",
+        f"{begin} stop {file.name}",
+        f"{begin} disable --now {file.name}",
+        f"{begin} daemon-reload",
+    ]
+    with pytest.raises(ServiceError, match="is not installed"):
+        manager.stop(made)
+
+
+def test_a_manager_s_refusal_is_passed_on(tmp_path: Path) -> None:
+    """What systemctl or launchctl says on failure is what the person reads."""
+    folders = {"user": tmp_path, "system": tmp_path}
+    with pytest.raises(ServiceError, match=r"systemctl --user .* enable .* failed: no bus"):
+        Systemd(Manager({"enable": Answer(1, "no bus")}), folders=folders).install(service())
+    manager = Launchd(Manager({"print": Answer(113, ""), "bootstrap": Answer(5, "not permitted")}), folders=folders)
+    manager.install(service())
+    with pytest.raises(ServiceError, match=r"launchctl bootstrap .* failed: not permitted"):
+        manager.start(service())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a user's number")
+def test_launchd_s_steps(tmp_path: Path) -> None:
+    """An agent is loaded to be started and unloaded to be stopped: a killed one would come back."""
+    loaded = Answer(0, "gui/1/x = {\n\tstate = running\n\tlast exit code = 0\n}")
+    asked = Manager({"print": Answer(113, "")})
+    manager = Launchd(asked, folders={"user": tmp_path, "system": tmp_path})
+    made = service()
+    file = manager.install(made)
+    manager.start(made)
+    assert manager.status(made).state == "stopped"
+    asked.answers["print"] = loaded
+    assert manager.status(made).state == "running"
+    manager.stop(made)
+    manager.uninstall(made)
+    assert not file.exists()
+    verbs = [words.split()[1] for words in asked.asked]
+    assert [verb for verb in verbs if verb != "print"] == ["bootstrap", "bootout", "bootout"]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An initialised workspace, with the user's folders beside it."""
+    for variable in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    (tmp_path / "home").mkdir(mode=0o700)
+    root = tmp_path / "shop"
+    root.mkdir()
+    assert run_cli(["-C", str(root), "init"]) == 0
+    return root
+
+
+def test_printing_needs_no_manager(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each wrapper's text can be printed anywhere, for this workspace and this Python."""
+    for wrapper in ("systemd", "launchd", "shawl", "winsw", "nssm"):
+        capsys.readouterr()
+        assert run_cli(["-C", str(workspace), "service", "print", "--wrapper", wrapper]) == 0
+        said = capsys.readouterr().out
+        assert "supervisor" in said
+        assert workspace.name in said
+
+
+def test_a_credential_becomes_a_line(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """NAME=FILE is LoadCredential=NAME:FILE; anything else is wrong usage, and so is a user without --system."""
+    base = ["-C", str(workspace), "service", "print", "--wrapper", "systemd"]
+    assert run_cli([*base, "--credential", f"key={workspace / 'key'}"]) == 0
+    assert f"LoadCredential=key:{workspace / 'key'}" in capsys.readouterr().out.splitlines()
+    assert run_cli([*base, "--credential", "key"]) == Exit.USAGE
+    assert run_cli([*base, "--user", "somebody"]) == Exit.USAGE
+
+
+def test_what_is_relayed_is_said(workspace: Path) -> None:
+    """A wrong configuration ends with 0 for launchd and WinSW, aloud."""
+    (workspace / "supervisor.toml").write_text("[nonsense\n", encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "supervisor.service.relayed", "-C", str(workspace), "run", "--plain"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0
+    assert "ended with 78" in done.stderr
+    assert "supervisor.toml has one mistake" in done.stderr
+
+
+def test_pywin32_is_wanted_on_windows_only() -> None:
+    """Other systems never hear of it."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert all("sys_platform == 'win32'" in entry for entry in project["optional-dependencies"]["windows-service"])
+    assert not any(entry.startswith("pywin32") for entry in project["dependencies"])

@@ -8,7 +8,7 @@ endif
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check format bench bench-long docs clean
+.PHONY: help run test test-all test-windows check format bench bench-long docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,10 +31,15 @@ test: $(VENV)/.installed  ## the tests, without the slow ones (under four minute
 test-all: $(VENV)/.installed  ## the slow tests too: whole runs, kills, real packages
 	$(BIN)/python -m pytest -n $(JOBS) -m slow
 
-check: $(VENV)/.installed  ## ruff and mypy, strict, over code and tests
+test-windows: $(VENV)/.installed  ## the tests with a Windows Python under Wine, and a service's whole life (Linux)
+	$(BIN)/python -m tests.windows.wine test
+
+check: $(VENV)/.installed  ## ruff and mypy, strict, over code and tests, and once more as other systems see the code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 supervisor actors ipc docs_store
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin supervisor actors ipc docs_store
 
 format: $(VENV)/.installed  ## what ruff can put right by itself
 	$(BIN)/ruff format .

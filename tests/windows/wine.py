@@ -18,11 +18,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import tomllib
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from tests.windows.forwarder import forwarding_dll
 
@@ -33,6 +36,11 @@ LAYOUT = 2  # of the cache; a new number makes a new Python
 ONLY_ELSEWHERE = ("blockbuster", "pexpect")  # test tools for POSIX
 ONLY_WINDOWS = ("colorama", "pywin32", "cffi")  # what the dependencies' markers ask for there
 SET_UP_WITHIN, RUN_WITHIN = 600, 1800  # seconds
+UNIT = ("tests/ipc", "tests/docs_store", "tests/actors", "tests/supervisor", "tests/test_architecture.py")
+E2E = "tests/e2e/test_flows.py::test_a_quiet_project_ends_at_once_and_is_approved"
+JOBS = "2"
+MOST_AGAIN = 20  # failed tests; more of them have a reason that another try will not mend
+LAST_WORDS = 5.0  # seconds for the rest of the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +80,32 @@ class Windows:
 
     def run(self, *arguments: str, within: float = RUN_WITHIN, environ: dict[str, str] | None = None) -> int:
         """Run the Windows Python here; its exit code. Its output comes through a pipe, as Wine's console wants one."""
-        with subprocess.Popen(
+        process = subprocess.Popen(
             [wine(), str(self.python), *arguments],
             cwd=ROOT,
             env={**self.environ(), **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-        ) as process:
-            assert process.stdout is not None
-            with contextlib.suppress(KeyboardInterrupt):
-                for line in process.stdout:
-                    sys.stdout.write(line.decode("utf-8", "replace").replace("\r\n", "\n"))
-                    sys.stdout.flush()
+        )
+        reader = threading.Thread(target=_pass_on, args=(process,), daemon=True)
+        reader.start()
+        try:
             return process.wait(within)
+        except subprocess.TimeoutExpired:
+            say(f"not done after {within:g} s: {' '.join(arguments)}")
+            return 1
+        finally:
+            process.kill()
+            process.wait()
+            reader.join(LAST_WORDS)  # services that Wine started meanwhile may hold the pipe for ever
+
+
+def _pass_on(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        sys.stdout.write(line.decode("utf-8", "replace").replace("\r\n", "\n"))
+        sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -219,6 +239,51 @@ def install_dependencies(windows: Windows) -> None:
     done.write_text(stamp)
 
 
+def test(windows: Windows) -> int:
+    """The unit suites, a whole run, and a service's life; each says what it left out."""
+    report = windows.cache / "report.xml"
+    report.unlink(missing_ok=True)
+    common = ("-m", "pytest", "-q", "-p", "tests.windows.plan", "-m", "not slow", "--tb=short")
+    code = windows.run(*common, "-n", JOBS, f"--junit-xml={windows_path(report)}", *UNIT)
+    failed = failures(report)
+    if code == 1 and 0 < len(failed) <= MOST_AGAIN:
+        say(f"{len(failed)} failed; once more, alone, without neighbours that take the processor")
+        code = windows.run(*common, *failed)
+    say(f"unit suites: {'passed' if code == 0 else f'failed ({code})'}; {left_out(report)}")
+    whole = windows.run(*common, E2E)
+    say(f"a whole run: {'passed' if whole == 0 else f'failed ({whole})'}")
+    life = service(windows)
+    say(f"a service's life: {'passed' if life == 0 else f'failed ({life})'}")
+    return int(any((code, whole, life)))
+
+
+def failures(report: Path) -> list[str]:
+    """The names of the tests that failed; none if there is no report."""
+    return [
+        _name(case) for case in _cases(report) if case.find("failure") is not None or case.find("error") is not None
+    ]
+
+
+def left_out(report: Path) -> str:
+    """How many tests were skipped, and why, the most frequent reason first."""
+    reasons = Counter(
+        skipped.get("message", "") for case in _cases(report) for skipped in case.findall("skipped")
+    ).most_common()
+    lines = [f"  {count:4} {reason}" for reason, count in reasons]
+    return "\n".join([f"{sum(count for _, count in reasons)} skipped:", *lines])
+
+
+def _cases(report: Path) -> list[ET.Element]:
+    return list(ET.parse(report).iter("testcase")) if report.exists() else []
+
+
+def _name(case: ET.Element) -> str:
+    """A node id, from the dotted class name that JUnit has: tests.ipc.test_run[.TestX] and the function's name."""
+    parts = case.get("classname", "").split(".")
+    module = next(n for n, part in enumerate(parts) if part.startswith("test_")) + 1
+    return "::".join(["/".join(parts[:module]) + ".py", *parts[module:], case.get("name", "")])
+
+
 def service(windows: Windows) -> int:
     with booted(windows):
         return windows.run("-m", "tests.windows.lifecycle", within=600)
@@ -257,7 +322,7 @@ def main(arguments: Sequence[str]) -> int:
             return windows.run(*given.rest)
         if given.command == "service":
             return service(windows)
-        raise SystemExit("not yet")
+        return test(windows)
 
 
 if __name__ == "__main__":

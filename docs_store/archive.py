@@ -57,6 +57,9 @@ _SPACES: Mapping[str, tuple[int, Any]] = {
 }
 
 
+_PASSING = frozenset({5, 6, 7, 8, 10, 13, 14})  # SQLite: busy, locked, no memory, read-only, I/O, full, cannot open
+
+
 class _BrokenError(Exception):
     """The archive cannot be used as it is."""
 
@@ -242,7 +245,9 @@ class Archive:
                 self._saved, self._source = Head(), None
             try:
                 self._save(position, state, sound)
-            except _troubles():
+            except _troubles() as error:
+                if _passes(error):
+                    return False
                 remove(self.path)
                 self._save(position, state, sound)
         except _troubles():
@@ -414,6 +419,12 @@ def _troubles() -> tuple[type[BaseException], ...]:
 
     known = (msgspec.DecodeError, ValueError, TypeError, AttributeError, LookupError)
     return (_BrokenError, sqlite3.Error, OSError, *known)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether it is the disk's or another's doing, and the archive itself is as good as it was."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # what is above says more about the same
+    return isinstance(error, OSError) or code in _PASSING
 
 
 @cache

@@ -235,6 +235,30 @@ def test_a_table_is_a_dict_in_order(tmp_path: Path) -> None:
         del table["a"]
 
 
+def test_a_full_disk_does_not_take_the_archive_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What passes by itself leaves what was saved before; only what is broken is made anew."""
+    store = opened(tmp_path)
+    worked(store)
+    path = tmp_path / "crew" / ".history" / "archive.db"
+    with closing(sqlite3.connect(path)) as connection:
+        (before,) = connection.execute("select count(*) from marks").fetchone()
+    with monkeypatch.context() as patch:
+
+        def full(*_: object, **__: object) -> Any:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = 13
+            raise error
+
+        patch.setattr(module, "_packed", full)
+        worked(store)
+    assert path.exists()
+    worked(store)
+    with closing(sqlite3.connect(path)) as connection:
+        (after,) = connection.execute("select count(*) from marks").fetchone()
+    assert after > before
+    assert opened(tmp_path).state == replayed(store)
+
+
 def test_an_archive_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Saving says no, the store goes on, and what had changed is saved with the next one."""
     store = opened(tmp_path)

@@ -261,8 +261,9 @@ class Run:
     async def _read_stdout(self, lines: _Lines) -> None:
         torn = False  # the line before was cut in two by a marker
         async for whole in lines:
-            line, was_torn, torn = whole, torn, False
-            if was_torn and not line:
+            line = whole
+            if torn and not line:  # the end of that line, however many markers came before it
+                torn = False
                 continue
             at = line.find(PREFIX)
             if at > 0 and isinstance(parse_marker(line[at:]), Marker):
@@ -271,6 +272,7 @@ class Run:
                 line, torn = line[at:], True
             events = self._judge(line)
             if events is None:
+                torn = False
                 self._say(line, "stdout")
                 continue
             if events and self.mode == IPC_MODE_QUEUE and not self.fell_back:

@@ -118,8 +118,8 @@ def test_the_embedding_example_runs(mode: str, tmp_path: Path) -> None:
         if "file=" in fence.info:
             (tmp_path / fence.info.split("file=")[1]).write_text(fence.text, "utf-8")
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    # unbuffered, print() writes a line and its end apart, and a marker may come in between
-    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    # Unbuffered, print() writes a line and its end apart, and a marker may come in between: that is the harder case.
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
     done = subprocess.run(
         [sys.executable, "backend.py"],
         cwd=tmp_path,

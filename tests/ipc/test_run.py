@@ -144,6 +144,20 @@ async def test_prints_and_markers_share_a_pipe(unbuffered: str) -> None:
     assert "".join(running.log).count("half a line") + "".join(running.log).count("PROGRESS") == 50
 
 
+async def test_several_markers_within_a_line() -> None:
+    """The end of a line that several markers came into is no empty line of the log."""
+    code = (
+        "import os, sys\nfrom ipc.frames import Meta, fields_of\nfrom ipc import ProgressEvent\n"
+        "from ipc.markers import encode_marker\nos.write(1, b'half a line')\n"
+        "for n in (1, 2, 3):\n"
+        "    os.write(1, encode_marker('t', 1, 'n', Meta(n, n - 1, True), fields_of(ProgressEvent('finding'))))\n"
+        "os.write(1, b'\\n\\nlast\\n')"
+    )
+    running = run([sys.executable, "-c", code], env=ENV, cli_use_stdout=True)
+    assert [e.type for e in await collect(running)] == ["finding"] * 3 + ["audit_complete"]
+    assert list(running.log) == ["half a line", "", "last"]
+
+
 async def test_more_events_than_the_queue_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full queue slows the tool and loses nothing, whichever way the events come."""
     for flags in ({"cli_use_queue_ipc": True}, {"cli_use_stdout": True}):

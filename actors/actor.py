@@ -7,6 +7,7 @@ judges (a death is counted on the message in hand, so that a task that kills its
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ from .phases import POLICIES, Policy
 from .trees import Trees
 
 MOST_REDOS = 5  # of a cycle whose change was overtaken
+NO_ROOM = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk is full or read-only
 RETRY_AFTER = 1.0  # seconds between attempts to write while the store is not available
 
 log = structlog.get_logger(__name__)
@@ -209,16 +211,23 @@ class Actor:
         self, task: Task, context: Context, say: Callable[..., None], about: Mapping[str, Any]
     ) -> tuple[FinishResult, Outcome]:
         """Work and write; start over on the new state of the branch when others were quicker with the same lines."""
-        for _ in range(MOST_REDOS):
+        redos = 0
+        while redos < MOST_REDOS:
             try:
                 outcome = await self.driver.perform(task, context)
                 self.policy.check(outcome, self.topology)
             except Exception as error:
+                if isinstance(error, OSError) and error.errno in NO_ROOM:  # nobody's fault; it is begun anew
+                    text = f"{error}; {task.id} is begun again until there is room or permission"
+                    self.line.report(Trouble(what="work", text=text))
+                    await anyio.sleep(RETRY_AFTER)
+                    continue
                 say("error", 0, f"{type(error).__name__}: {error}"[:2000], type="phase_error", summary=about)
                 raise
             finished = await self._write(task, outcome)
             if not isinstance(finished, Overtaken):
                 return finished, outcome
+            redos += 1
             say(self.policy.opening, 0, f"{', '.join(finished.paths)} changed meanwhile: starting over")
         outcome = Outcome(
             result="blocked",

@@ -25,6 +25,7 @@ from .child import Child, ChildGoneError, Exited, Fact, Reported, new_nonce
 from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew
 from .config import Config
 from .documents import Delivered, Documents, EndFacts, Look
+from .journal import JournalError
 from .liveness import OwnPulse, Verdict
 from .liveness import judge as judge_life
 from .notify import Notifier
@@ -51,6 +52,7 @@ DOCUMENTS_EVERY = 0.5  # seconds between looks at the documents where nobody tel
 REPOSITORY_EVERY = 10.0  # seconds between looks at the user's files, at least
 BUDGET = 15.0  # seconds for the whole shutdown
 RING_AGAIN = 1.0
+SEAT_AGAIN = 1.0  # seconds before a worker is seated whose epoch could not be put on record
 MEMORY_EVERY = 2.0  # seconds between two looks at how much memory the limited phases hold
 
 log = structlog.get_logger(__name__)
@@ -549,6 +551,7 @@ class Crew:
             child = await self.standby.take(self._tell)
             epoch = self.epochs.take()
             await self._patiently(lambda: self.documents.store.start_epoch(seat.key, epoch, died=died, reason=reason))
+            died = False  # it is on record now
             nonce = new_nonce()
             folder = await self.plane.open_epoch(seat.key, epoch, nonce, child.identity)
             seat.seated(child, epoch, self.transport.first, self.transport.reason, now=anyio.current_time())
@@ -560,12 +563,14 @@ class Crew:
                 detail=f"epoch {epoch}, pid {child.pid}: {reason}",
                 summary={"epoch": epoch, "pid": child.pid, "mode": seat.mode, "mode_reason": seat.mode_reason},
             )
-        except (ChildGoneError, SpawnError) as error:
-            self.plane.record("log_entry", phase=seat.key, step="spawn", detail=str(error))
+        except (ChildGoneError, SpawnError, JournalError, OSError) as error:  # the last two: a full disk, most likely
+            if seat.detail != str(error):
+                self.plane.record("log_entry", phase=seat.key, step="spawn", detail=str(error))
             seat.detail = str(error)
             if child is not None:
                 await self._discard(seat, child, epoch)
-            self._group.start_soon(self._seat_later, seat, reason)
+            delay = self._policy.first_delay if isinstance(error, (ChildGoneError, SpawnError)) else SEAT_AGAIN
+            self._group.start_soon(self._seat_later, seat, died, reason, delay)
             return
         finally:
             seat.moving = False
@@ -577,12 +582,12 @@ class Crew:
         await child.end_tree()
         child.close()
 
-    async def _seat_later(self, seat: Seat, reason: str) -> None:
-        """The worker was gone before it got its assignment: try with another one."""
+    async def _seat_later(self, seat: Seat, died: bool, reason: str, delay: float) -> None:  # noqa: FBT001 - start_soon's
+        """The worker was gone before it got its assignment, or that could not be put on record: try with another."""
         seat.moving = True
-        await anyio.sleep(self._policy.first_delay)
+        await anyio.sleep(delay)
         if not self._stopping:
-            await self._seat(seat, died=False, reason=reason)
+            await self._seat(seat, died=died, reason=reason)
 
     def _assignment(self, seat: Seat, epoch: int, nonce: str, spool: str) -> control.Assignment:
         address, key = self.plane.endpoint()

@@ -176,6 +176,7 @@ class Pump:
         self._told_by: dict[Key, Counter[str]] = {}  # what emitters of open epochs said last
         self._latencies: dict[str, list[int]] = {}
         self._failed_commits = 0
+        self._failing = 0  # commits that failed since the last one that went well
         self._resets = 0
         self._damaged_frames = 0
         self._paused = False
@@ -659,6 +660,7 @@ class Pump:
                     return
                 continue
             self._committing = []
+            self._failing = 0
             if not self._pending:
                 self._pending_bytes = 0
             else:
@@ -692,9 +694,13 @@ class Pump:
     async def _commit_failed(self, rows: Sequence[Pending], error: JournalError) -> None:
         """Drop what was accepted, believe the table again, have it sent again; our own rows stay."""
         self._failed_commits += 1
+        self._failing += 1
         self._paused = True
-        self._raise_alarm("journal", f"{error}; events wait with their senders until it can be written again")
-        pause = _RETRY[0]
+        if self._failing == 1:  # said once; an empty transaction may succeed on a disk that is still full
+            self._raise_alarm("journal", f"{error}; events wait with their senders until it can be written again")
+        pause = min(_RETRY[0] * 2 ** (self._failing - 1), _RETRY[1])
+        if self._failing > 1 and not self._stopping:
+            await asyncio.sleep(pause)
         entries: list[EpochEntry] = []
         while True:
             try:

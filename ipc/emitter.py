@@ -200,7 +200,7 @@ class Emitter:
 
         SpoolLockedError: the folder is gone or taken, so this process must end.
         """
-        if marker_fd >= 0 and not _PIPES_WAIT:
+        if sys.platform != "win32" and marker_fd >= 0 and not _PIPES_WAIT:
             os.set_blocking(marker_fd, False)  # a held pipe must not hold the feeder
         return cls(
             worker=worker,

@@ -33,7 +33,7 @@ class Schedule:
     most_credit: float = DAY
     window: int = 20  # queue audits that the alarm looks back on
     incidents: int = 3  # times the queue must have failed, before a share is held against it
-    incident_lasts: float = 5.0  # fallbacks at most so far apart are one failure of the queue
+    incident_lasts: float = 5.0  # all fallbacks within so long are one failure of the queue
 
 
 SCHEDULE = Schedule()
@@ -348,10 +348,10 @@ class Tally:
     def alarm(self, max_rate: float) -> RollBack | None:
         """Whether the queue keeps failing: too large a share of the last audits fell back, in several incidents."""
         incidents = 0
-        before = float("-inf")
+        since = float("-inf")
         for at in self.failures:
-            incidents += at - before > self.schedule.incident_lasts
-            before = at
+            if at - since > self.schedule.incident_lasts:
+                incidents, since = incidents + 1, at
         fell = sum(audit.fallbacks > 0 for audit in self.recent)
         if incidents < self.schedule.incidents or not self.recent or fell <= max_rate * len(self.recent):
             return None

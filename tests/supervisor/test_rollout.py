@@ -365,6 +365,18 @@ def test_one_broken_queue_is_one_failure_however_many_workers_it_fails() -> None
     assert tally.figures()["queue"].fallbacks == 4
 
 
+def test_a_queue_that_fails_all_the_time_raises_the_alarm() -> None:
+    """One long audit whose queue breaks every second is not one failure for ever."""
+    tally = Tally()
+    tally.take(began("qa"))
+    for second in range(11):
+        tally.take(Fact("fallback", "qa", float(second)))
+        assert tally.alarm(0.1) is None
+    for second in range(11, 14):
+        tally.take(Fact("fallback", "qa", float(second)))
+    assert tally.alarm(0.1) is not None
+
+
 def test_a_rollback_is_a_fallback_on_record_that_raises_no_alarm() -> None:
     """It is counted, and not held against the queue."""
     tally = failing(2, apart=60)

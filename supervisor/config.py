@@ -383,6 +383,7 @@ class _Reader:
         configs = {key: PhaseConfig(key=key) for key in known}
         own: list[Phase] = []
         taken = {phase.prefix: phase.key for phase in DEFAULT.phases}
+        named = {phase.title.casefold(): phase.key for phase in DEFAULT.phases} | {key: key for key in RESERVED}
         for key in given:
             path = ("phases", key)
             if key in known:
@@ -406,6 +407,10 @@ class _Reader:
             clash = taken.setdefault(prefix, key)
             if clash != key or f"{prefix}_READ" in STRATEGIC:
                 self.wrong((*path, "prefix"), f"{prefix}_READ.md belongs to {clash} already; choose another prefix")
+                continue
+            other = named.setdefault(title.strip().casefold(), key)
+            if other != key:  # "(from …)" in the documents must say who it was
+                self.wrong((*path, "title"), f"is how {other} is called already; choose another title")
                 continue
             own.append(Phase(key=key, title=title, prefix=prefix))
             configs[key] = PhaseConfig(key=key, **values)

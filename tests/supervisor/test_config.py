@@ -140,6 +140,21 @@ def test_a_phase_of_the_users_own_joins_the_topology() -> None:
     assert config.commands() == ("phases.security.actor = my_pkg.security:SecurityActor",)
 
 
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [
+        ('[phases.audit]\nactor = "a:B"\ntitle = "qa"\n', "phases.audit.title"),
+        ('[phases.audit]\nactor = "a:B"\ntitle = "User"\n', "phases.audit.title"),
+        ('[phases.audit]\nactor = "a:B"\n[phases.review]\nactor = "a:B"\ntitle = "Audit"\n', "phases.review.title"),
+        ('[phases.audit]\nactor = "a:B"\nprefix = "DEBUG"\n', "phases.audit.prefix"),
+        ('[phases.supervisor]\nactor = "a:B"\n', "phases.supervisor"),
+    ],
+)
+def test_phases_that_could_be_taken_for_each_other_are_refused(table: str, where: str) -> None:
+    """A title or a document's name says who it was in every document: no two share one, and nobody is the user."""
+    assert [name for _, name in mistakes(table)] == [where]
+
+
 def test_an_interpreter_of_the_files_own_must_be_agreed_to() -> None:
     """`project.python` would be run, so it counts as a command."""
     assert parse('[project]\npython = "bin/python"').commands() == ("project.python = bin/python",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -217,6 +218,42 @@ def test_a_full_disk_is_an_alarm_and_work_goes_on_when_there_is_space(small_disk
     assert [event["detail"] for event in run.events if event["step"] == "exit"] == []  # nobody died of it
     assert "import json" not in shop.read("shop/cart.py")
     shop.say("docs", "verify")
+
+
+@pytest.fixture
+def small_state(tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(tmp_path / "shop" / ".supervisor", "size=20m")
+
+
+def test_a_full_disk_under_the_journal_and_the_trees(small_state: Path, shop: Shop) -> None:
+    """Where neither events nor task trees find room the work waits, with one alarm; nothing is lost or there twice."""
+    shop.write("shop/cart.py", "import json\n\n\ndef total(prices):\n    return sum(prices)\n")
+    with shop.watch() as run:
+        run.until(lambda event: event["type"] == "phase_start" and event["phase"] == "qa")
+        with filling(small_state / "filler"):
+            deadline = time.monotonic() + 60.0
+            while "could not be written" not in said(shop):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            os.kill(run.pid("debugging"), signal.SIGKILL)  # whose successor finds no room for its epoch either
+            time.sleep(1.5)  # it tries once a second: an error there would end the run
+            assert run.process.poll() is None
+        assert run.wait() == 0, run.told()
+    alarms = [event for event in run.events if event["step"] == "journal" and event["type"] == "phase_error"]
+    assert len(alarms) <= 1
+    deaths = {event["phase"] for event in run.events if event["step"] == "exit" and event["type"] == "phase_error"}
+    assert deaths == {"debugging"}
+    assert "import json" not in shop.read("shop/cart.py")
+    shop.say("docs", "verify")
+    events = shop.events()
+    assert len({(event["worker"], event["epoch"], event["seq"]) for event in events}) == len(events)
+
+
+def said(shop: Shop) -> str:
+    """What the supervisor said in its log, and on standard error where the log had no room."""
+    logs = (shop.root / ".supervisor" / "logs").glob("supervisor*")
+    texts = [path.read_text() for path in (*logs, shop.root.parent / f"{shop.root.name}.err")]
+    return "".join(texts)
 
 
 @pytest.fixture(params=["crew"])

@@ -588,7 +588,8 @@ class Emitter:
         self._proxy = None
         self._fallbacks += 1
         self._probe = _PROBE[0]
-        self._probe_at = time.monotonic() + self._probe
+        # What was printed without acks cannot be asked for again by queue: no way back from there loses nothing.
+        self._probe_at = time.monotonic() + self._probe if self._acked else None
         if markers:
             _log.error("events of %s cannot be written to stdout: %s", self._worker, cause)
             self._move_to(Transport.SPOOL, "nobody takes them; critical ones wait in the spool")

@@ -528,3 +528,19 @@ def test_counts_are_what_beats_carry(side: Side, make: Callable[..., Emitter]) -
     counts = emitter.statistics().counts()
     assert (counts["sent"], counts["coalesced"], counts["fallbacks"], counts["returns"]) == (1, 0, 0, 0)
     assert set(counts) == set(pump._EMITTERS_COUNTS)
+
+
+def test_a_tool_that_prints_goes_on_printing(side: Side, pipe: tuple[int, BinaryIO]) -> None:
+    """Nobody acknowledges a tool's lines, so one that fell back does not return, whatever the queue does meanwhile."""
+    write, lines = pipe
+    emitter = Emitter(
+        worker="tool", epoch=1, nonce="n", spool=None, address="/nowhere", key=b"k" * 32, marker_fd=write, mode="queue",
+        acked=False,
+    )  # fmt: skip
+    emitter.emit("qa", "x", type="finding", detail="0")
+    side.read_line(lines.readline())
+    assert emitter._probe_at is None
+    emitter.emit("qa", "x", type="finding", detail="1")
+    side.read_line(lines.readline())
+    emitter.close()
+    assert [e.detail for e in side.events] == ["0", "1"]

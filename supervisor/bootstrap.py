@@ -86,8 +86,8 @@ def init(folder: Path) -> InitReport:
 
 def _create_documents(workspace: Workspace, topology: Topology, note: Callable[..., None]) -> None:
     """Put the documents' first text on record, then write those that are not there; a file that is there stays."""
-    from docs_store.store import Store  # noqa: PLC0415 - only `init` needs these
-    from docs_store.views import template  # noqa: PLC0415 - and this brings the Markdown parser along
+    from docs_store.store import Store
+    from docs_store.views import template
 
     store = Store.open(workspace.crew, topology=topology, head_file=workspace.head)
     store.create_documents({document.name: template(document) for document in topology.documents})

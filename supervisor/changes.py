@@ -109,7 +109,7 @@ def take_back(workspace: Workspace, store: Store, word: str) -> CrewChange:
 
     Raises `UndoConflictError` where later changes of the same lines stand in the way: then nothing was touched.
     """
-    from actors.trees import Conflict  # noqa: PLC0415 - brings pygit2 along
+    from actors.trees import Conflict
 
     trees = _trees(workspace)
     with trees.lock():  # the lock order is always trees before store
@@ -147,6 +147,6 @@ def take_back(workspace: Workspace, store: Store, word: str) -> CrewChange:
 
 
 def _trees(workspace: Workspace) -> Trees:
-    from actors.trees import Trees as Shadow  # noqa: PLC0415 - brings pygit2 along
+    from actors.trees import Trees as Shadow
 
     return Shadow.open(workspace.root, workspace.state)

@@ -114,7 +114,7 @@ def _gave_up(event: Recorded) -> bool:
 
 
 def _busy(events: Sequence[Recorded]) -> float:
-    """Seconds from each start of a cycle to its end or its worker's; what a dead supervisor left open counts nothing."""
+    """Seconds from a cycle's start to its end or its worker's; what a dead supervisor left open counts nothing."""
     total, began = 0.0, None
     for event in events:
         if event.step == "spawn":

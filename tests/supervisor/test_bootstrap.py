@@ -86,16 +86,20 @@ def test_half_a_document_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.
     """A disk that fills up during `init` leaves nothing that the next one would keep."""
 
     class Full:
+        def __init__(self, handle: int, *_: object) -> None:
+            self.handle = handle
+
         def __enter__(self) -> Self:
             return self
 
-        def __exit__(self, *_: object) -> None: ...
+        def __exit__(self, *_: object) -> None:
+            os.close(self.handle)
 
         def write(self, _data: bytes) -> int:
             raise OSError(28, "No space left on device")
 
     path = tmp_path / "file"
-    monkeypatch.setattr(os, "fdopen", lambda *_: Full())
+    monkeypatch.setattr(os, "fdopen", Full)
     with pytest.raises(WorkspaceError, match="No space left"):
         bootstrap._create(path, "text")
     assert not path.exists()

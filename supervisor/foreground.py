@@ -212,9 +212,7 @@ async def _tell_people(workspace: Workspace, crew: Crew, plane: EventPlane) -> N
     def record(step: str, text: str) -> None:
         plane.record("phase_error", step=step, detail=text)
 
-    await keep_telling(
-        crew, crew.documents.store.refresh, lambda: crew.config.notify, record, folder=workspace.root
-    )
+    await keep_telling(crew, crew.documents.store.refresh, lambda: crew.config.notify, record, folder=workspace.root)
 
 
 async def _save_status(workspace: Workspace, status: Callable[[], CrewStatus]) -> None:
@@ -271,5 +269,3 @@ def _threadsafe_caller() -> Callable[[Callable[[], None]], None]:
         loop.call_soon_threadsafe(work)
 
     return call
-
-

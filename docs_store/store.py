@@ -353,8 +353,14 @@ class Store:
             verdict = _verdict(history, topology, Head())
             if verdict.ok:
                 return None
+            try:
+                remove(history.folder / ARCHIVE)  # first: it tells of records that are about to go
+            except OSError as error:
+                raise StoreUnavailableError(
+                    f"{history.folder / ARCHIVE} cannot be removed ({error.strerror}); nothing was set aside. "
+                    "End what has it open and try again"
+                ) from error
             aside = history.set_aside(verdict.n, f"aside-{verdict.n + 1:010d}")
-            remove(history.folder / ARCHIVE)
             if outside is not None:
                 outside.unlink(missing_ok=True)
         done = SetAside(verdict.n, verdict.problem, aside)

@@ -256,7 +256,11 @@ class Gates:
                 return
             if INSIDE.exists():
                 for pid in INSIDE.read_text().split():
-                    if Path(f"/proc/{{pid}}").exists():
+                    try:
+                        state = Path(f"/proc/{{pid}}/stat").read_text()
+                    except OSError:
+                        continue
+                    if ") Z " not in state:
                         INSIDE.with_name("overlap").write_text(f"{{PHASE}} {{pid}}")
             quiet = subprocess.DEVNULL
             command = [sys.executable, "-c", "import time; time.sleep(600)"]

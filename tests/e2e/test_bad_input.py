@@ -121,7 +121,7 @@ def test_files_that_cannot_be_read_as_python(shop: Shop) -> None:
     assert shop.run() == Exit.WORK_REMAINS, shop.output
     said = shop.read("crew/QA_WRITE.md") + shop.read("crew/PLANNING_READ.md")
     assert "shop/broken.py" in said
-    assert "tests/test_broken.py: cannot be imported" in said.replace("test_broken.py:1:", "test_broken.py:")
+    assert "1 passed, 1 not importable" in said
     assert "shop/latin.py" in said
     assert (shop.root / "shop/latin.py").read_bytes() == b'NAME = "caf\xe9"\n'
     check(shop)

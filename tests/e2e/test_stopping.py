@@ -48,12 +48,14 @@ def test_a_second_interrupt_ends_the_run_at_once(shop: Shop) -> None:
     gates.close("qa")
     with shop.watch() as run:
         gates.inside("qa")
-        deaf = psutil.Process(run.pid("debugging"))
+        deaf = psutil.Process(run.pid("planning"))  # is stopped last
         workers = shop.workers()
+        before = psutil.Process(run.pid("developer"))
         deaf.suspend()
         try:
             run.process.send_signal(signal.SIGINT)
-            run.until(lambda event: event["step"] == "stop" or run.process.poll() is None)
+            assert psutil.wait_procs([before], timeout=30.0)[1] == []  # the first one was heard
+            assert run.process.poll() is None
             run.process.send_signal(signal.SIGINT)
             assert run.process.wait(AT_ONCE) == Exit.INTERRUPTED
         finally:

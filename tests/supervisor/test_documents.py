@@ -128,7 +128,7 @@ def test_a_delivery_that_died_before_its_record_is_finished_by_the_next(
 def test_what_the_user_changes_flows_into_the_work_branch(desk: Desk) -> None:
     """A new snapshot is merged with what the crew has done and not delivered yet."""
     desk.made("new\n", "b.txt")
-    (desk.root / "c.txt").write_text("mine\n")
+    (desk.root / "c.txt").write_bytes(b"mine\n")
     taken = desk.documents.snapshot("your files changed")
     assert taken is not None
     head = desk.store.refresh().tree

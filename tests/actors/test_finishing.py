@@ -18,7 +18,7 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        (root / "a.txt").write_text("one\ntwo\nthree\n")
+        (root / "a.txt").write_text("one\ntwo\nthree\n", newline="\n")
         self.trees = Trees.open(root, root / ".supervisor")
         self.store = Store.open(root / "crew")
         base = self.trees.snapshot("start").commit
@@ -35,7 +35,7 @@ class Bench:
 
     def change(self, name: str, text: str, base: str | None = None, file: str = "a.txt") -> str:
         tree = self.trees.checkout(name, base or self.head)
-        (tree / file).write_text(text)
+        (tree / file).write_text(text, newline="\n")
         commit = self.trees.commit(tree, name, "Developer")
         assert commit is not None
         return commit

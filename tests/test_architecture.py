@@ -35,6 +35,7 @@ PURE = (
     "supervisor/restart.py",
     "supervisor/liveness.py",
     "supervisor/quiescence.py",
+    "supervisor/rollout.py",
     "supervisor/report.py",
     "supervisor/why.py",
 )

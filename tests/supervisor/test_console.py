@@ -91,7 +91,7 @@ SUMMARY = Summary(
 
 def shown(renderable: Any, *, width: int = 80, encoding: str = "utf-8") -> str:
     data = io.BytesIO()
-    file = io.TextIOWrapper(data, encoding=encoding, errors="replace")
+    file = io.TextIOWrapper(data, encoding=encoding, errors="replace", newline="\n")
     Console(file=file, width=width, force_terminal=False, highlight=False, legacy_windows=False).print(renderable)
     file.flush()
     return data.getvalue().decode(encoding)

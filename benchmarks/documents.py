@@ -39,6 +39,7 @@ def post(store: Store, number: int) -> str:
 
 def filled(path: Path, count: int) -> Store:
     """A store of so many messages, most of them ticked; nobody pulls the plug while it is made."""
+    path.mkdir()
     store = Store.open(path / "crew", head_file=path / "head")
     with patch.object(history_module, "sync", lambda _fd: None):
         fresh: list[str] = []
@@ -69,23 +70,33 @@ def median_ms(act: Callable[[], object], times: int) -> float:
 
 
 def posting(scale: float) -> dict[str, float]:
-    """Durable posts, one by one, and opening, claiming and rendering, with few and with many messages."""
+    """Durable posts, one by one and in turn, then opening, claiming and rendering, with few and with many messages."""
     results: dict[str, float] = {}
-    for name, count in (("1e2", FEW), ("1e5", int(MANY * min(1.0, scale)))):
-        if name == "1e5" and count < MANY:
-            continue  # the name would promise more than was measured
-        with folder() as path:
-            store = filled(path, count)
-            store.start_epoch("debugging", 1, died=False)
-            times = [seconds_each(lambda number, store=store: post(store, number), 1) for _ in range(1000)]  # type: ignore[misc]
-            results[f"docs.post_us_at_{name}"] = statistics.median(times) * 1e6
-            results[f"docs.post_per_s_at_{name}"] = len(times) / sum(times)
-            results[f"docs.open_ms_at_{name}"] = median_ms(lambda path=path: Store.open(path / "crew"), 9)  # type: ignore[misc]
-            again = Store.open(path / "crew")
-            results[f"docs.render_ms_at_{name}"] = median_ms(lambda again=again: again.text("DEBUG_READ"), 9)  # type: ignore[misc]
-            results[f"docs.claim_us_at_{name}"] = seconds_each(lambda _, a=again: a.claim("debugging", 1), 1) * 1e6  # type: ignore[misc]
+    sizes = {"1e2": FEW} | ({"1e5": MANY} if scale >= 1 else {})  # with less the name would promise too much
+    with folder() as path:
+        stores = {name: filled(path / name, count) for name, count in sizes.items()}
+        times: dict[str, list[float]] = {name: [] for name in sizes}
+        for number in range(1000):
+            for name, store in stores.items():
+                began = time.perf_counter()
+                post(store, number)
+                times[name].append(time.perf_counter() - began)
+        for name, store in stores.items():
+            results[f"docs.post_us_at_{name}"] = statistics.median(times[name]) * 1e6
+            results[f"docs.post_per_s_at_{name}"] = len(times[name]) / sum(times[name])
+            results |= _looking(name, store)
     results["docs.post_per_s"] = results["docs.post_per_s_at_1e2"]
     return results
+
+
+def _looking(name: str, store: Store) -> dict[str, float]:
+    store.start_epoch("debugging", 1, died=False)
+    again = Store.open(store.folder)
+    return {
+        f"docs.open_ms_at_{name}": median_ms(lambda: Store.open(store.folder), 9),
+        f"docs.render_ms_at_{name}": median_ms(lambda: again.text("DEBUG_READ"), 9),
+        f"docs.claim_us_at_{name}": median_ms(lambda: again.claim("debugging", 1), 1) * 1e3,
+    }
 
 
 def replacing(scale: float) -> dict[str, float]:

@@ -136,8 +136,10 @@ async def test_where_falling_back_is_retired_nothing_is_rolled_back(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`fallback = "never"`: stdout is no way any more."""
-    made = transport(workspace, Plane(), fallback="never")
+    plane = Plane()
+    made = transport(workspace, plane, fallback="never")
     fail(made, monkeypatch, 9)
+    assert plane.steps("rollout") == []
     assert made.modes.forced == ""
     assert load(workspace) == Progress()
 

@@ -293,7 +293,8 @@ def validate(workspace: Workspace, config: Config, *, number: int, verbose: int 
             )
             code = run_workspace(options, Unseen(), config=_for_copy(workspace, config))
             if code not in (Exit.DONE, Exit.WORK_REMAINS):
-                raise UserError(f"the run by {mode} ended with exit code {code}: nothing can be compared")
+                text = f"the run by {mode} ended with exit code {code}: nothing can be compared, nothing is counted"
+                raise UserError(text, exit_code=Exit(code))
             outcomes.append(gather(copied, config, code))
             shutil.rmtree(place)
     queue, stdout = outcomes

@@ -20,7 +20,7 @@ class Desk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        (root / "a.txt").write_text("one\ntwo\nthree\n")
+        (root / "a.txt").write_text("one\ntwo\nthree\n", newline="\n")
         init(root)
         self.workspace = Workspace(root)
         self.documents = Documents.open(self.workspace, DEFAULT)
@@ -36,7 +36,7 @@ class Desk:
         assert head is not None
         trees = self.documents.trees
         tree = trees.checkout("developer", head)
-        (tree / file).write_text(text)
+        (tree / file).write_text(text, newline="\n")
         commit = trees.commit(tree, f"change {file}", "Developer")
         assert commit is not None
         merged = trees.merge(head, commit)
@@ -93,7 +93,7 @@ def test_only_what_was_approved_is_delivered(desk: Desk) -> None:
 def test_a_change_of_the_users_is_never_written_over(desk: Desk) -> None:
     """A file that the user changed meanwhile stays as it is, and the change waits in the inbox."""
     commit = desk.made("one\n2\nthree\n")
-    (desk.root / "a.txt").write_text("one\nmine\nthree\n")
+    (desk.root / "a.txt").write_text("one\nmine\nthree\n", newline="\n")
     desk.approves(commit)
     (delivered,) = desk.documents.deliver()
     assert delivered.written == ()
@@ -141,7 +141,7 @@ def test_what_the_user_changes_flows_into_the_work_branch(desk: Desk) -> None:
 def test_where_user_and_crew_changed_the_same_lines_the_user_wins_and_planning_hears_of_it(desk: Desk) -> None:
     """The branch starts anew from the user's files; what is left behind is an alert."""
     desk.made("one\n2\nthree\n")
-    (desk.root / "a.txt").write_text("one\nmine\nthree\n")
+    (desk.root / "a.txt").write_text("one\nmine\nthree\n", newline="\n")
     desk.documents.snapshot("your files changed")
     state = desk.store.refresh()
     assert state.tree == state.snapshot

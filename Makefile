@@ -34,12 +34,14 @@ test-all: $(VENV)/.installed  ## the slow tests too: whole runs, kills, real pac
 test-windows: $(VENV)/.installed  ## the tests with a Windows Python under Wine, and a service's whole life (Linux)
 	$(BIN)/python -m tests.windows.wine test
 
-check: $(VENV)/.installed  ## ruff and mypy, strict, over code and tests, and once more as other systems see the code
+check: $(VENV)/.installed  ## ruff and mypy, strict, for three systems; the two protocol models, walked through whole
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 supervisor actors ipc docs_store
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin supervisor actors ipc docs_store
+	$(BIN)/python tests/models/event_protocol.py & models=$$!; \
+	  $(BIN)/python tests/models/documents_protocol.py && wait $$models
 
 format: $(VENV)/.installed  ## what ruff can put right by itself
 	$(BIN)/ruff format .

@@ -25,10 +25,11 @@ from ipc.process import escapees, sweep
 from . import plane as event_plane
 from .child import Child, Fact
 from .config import Config
-from .crew import Crew, Plan
+from .crew import Crew
 from .documents import Documents, unapproved
 from .epochs import EpochCounter
 from .exits import Exit, UserError
+from .letters import Plan
 from .logs import forget_old_epochs, logging_to
 from .notifications import keep_telling
 from .notify import Notifier
@@ -181,7 +182,7 @@ def _summary(documents: Documents, crew: Crew, since: int, workspace: Workspace)
     return summarise(
         documents.store.state,
         since=since,
-        restarts=crew.restarts,
+        restarts=crew.succession.restarts,
         unapproved=len(unapproved(documents.store.state)),
         where=str(workspace.crew),
         topology=crew.config.topology,

@@ -119,9 +119,7 @@ ANSWER = """Do it like this:
 ```diff
 --- a/shop/cart.py
 +++ b/shop/cart.py
-@@ -2,4 +2,4 @@
- 
- 
+@@ -4,2 +4,2 @@
  def total(prices: list[int]) -> int:
 -    return sum(prices) - 1
 +    return sum(prices)

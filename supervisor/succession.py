@@ -1,0 +1,293 @@
+"""One worker after another in each seat: exit, tree gone, epoch closed, the restart policy asked, a successor seated.
+
+Whether and when somebody is started again is `restart`'s decision; who is stopped for good is the owner's. Every step
+that takes time runs in a task of its own, and what it changes for others comes back to the owner as a letter.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, assert_never
+
+import anyio
+
+from docs_store.topology import as_data
+from ipc import control
+from ipc.process import SpawnError
+
+from .child import Child, ChildGoneError, Exited, new_nonce
+from .config import Config
+from .desk import Desk
+from .documents import Documents
+from .journal import JournalError
+from .letters import Mailbox, Moved, Tick
+from .restart import CrewPolicy, Decision, GiveUp, History, LeaveStopped, RestartPolicy, StartAgain, after_exit
+from .seat import Seat
+from .transport import Transport
+from .workspace import Workspace
+
+if TYPE_CHECKING:
+    from .epochs import EpochCounter
+    from .plane import EventPlane
+    from .standby import Standby
+
+SEAT_AGAIN = 1.0  # seconds before a worker is seated whose epoch could not be put on record
+
+
+class Succession:
+    """Fills the seats. `start` starts a task in the owner's task group; `look` brings the documents up to date."""
+
+    def __init__(
+        self,
+        *,
+        seats: Mapping[str, Seat],
+        workspace: Workspace,
+        config: Config,
+        documents: Documents,
+        desk: Desk,
+        plane: EventPlane,
+        standby: Standby,
+        epochs: EpochCounter,
+        transport: Transport,
+        mailbox: Mailbox,
+        lockstep: bool,
+        start: Callable[..., Any],
+        look: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.seats = seats
+        self.restarts = 0
+        self.stopping = False  # the owner's word: nobody is seated any more
+        self._workspace = workspace
+        self._documents = documents
+        self._desk = desk
+        self._plane = plane
+        self._standby = standby
+        self._epochs = epochs
+        self._transport = transport
+        self._mailbox = mailbox
+        self._lockstep = lockstep
+        self._start = start
+        self._look = look
+        self._closed = anyio.Event()
+        self._history = History()
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over what the next start and the next decision depend on."""
+        self._config = config
+        self._policy, self._crew_policy = policies(config)
+
+    def forget(self, phase: str) -> None:
+        """A person asked for a new start: the phase's past no longer counts against it."""
+        self._history = self._history.forgetting(phase)
+
+    async def all_closed(self) -> None:
+        """Return once no epoch is being closed any more."""
+        while any(seat.closing for seat in self.seats.values()):
+            self._closed = anyio.Event()
+            await self._closed.wait()
+
+    async def succeed(self, seat: Seat, fact: Exited) -> None:
+        """After an exit: the whole tree goes, the epoch's events are closed, and somebody new may come."""
+        child = fact.child
+        self._record_exit(seat, fact)
+        while await child.end_tree():
+            seat.detail = "processes of the last worker cannot be ended; its task is not handed on before they are gone"
+            self._plane.record("log_entry", phase=seat.key, step="tree", detail=seat.detail)
+            await anyio.sleep(1.0)
+        self._start(self.bury, seat, child)
+        if self.stopping:
+            seat.moving = False
+            return
+        decision = after_exit(
+            fact.as_exit(seat.key),
+            history=self._history,
+            policy=self._policy,
+            crew=self._crew_policy,
+            order=tuple(self.seats),
+            now=anyio.current_time(),
+            jitter=random.random(),  # noqa: S311 - spreads restarts, guards no secret
+        )
+        self._history = decision.history
+        await self._follow(seat, fact, decision)
+
+    async def _follow(self, seat: Seat, fact: Exited, decision: Decision) -> None:
+        self._plane.record(
+            "log_entry", phase=seat.key, step="decision", detail=decision.reason, summary=dict(decision.inputs)
+        )
+        match decision:
+            case StartAgain():
+                seat.state, seat.detail = "backoff", decision.reason
+                with anyio.move_on_after(max(0.0, decision.at - anyio.current_time())):
+                    await seat.hurry.wait()  # until a person is in a hurry
+                if self.stopping:
+                    seat.moving = False
+                    return
+                self.restarts += 1
+                seat.restarts += 1
+                for other in decision.children:
+                    if other != seat.key:
+                        await self.replace(self.seats[other], decision.reason)
+                because = f"{seat.condemned}; {decision.reason}" if seat.condemned else decision.reason
+                await self.seat(seat, died=not fact.asked, reason=because)
+            case GiveUp():
+                seat.state, seat.detail, seat.child = "quarantined", decision.reason, None
+                seat.emptied()
+                seat.moving = False
+                text = f"{decision.reason}\n{fact.text}".strip()
+                await self._desk.patiently(
+                    lambda: self._documents.store.give_up(seat.key, died=not fact.asked, reason=text)
+                )
+                await self._look()
+            case LeaveStopped():
+                seat.state, seat.child = "stopped", None
+                seat.moving = False
+            case _:
+                assert_never(decision)
+
+    async def replace(self, seat: Seat, reason: str) -> None:
+        """Stop a healthy worker because a sibling died (one_for_all, rest_for_one), and seat a new one."""
+        child, seat.moving = seat.child, True
+        if child is not None and child.exited is None:
+            seat.child, seat.state = None, "stopping"
+            await child.stop(2.0, reason)
+            await child.end_tree()
+            self._start(self.bury, seat, child)
+        if self.stopping:
+            seat.moving = False
+            return
+        await self.seat(seat, died=False, reason=reason)
+
+    async def seat(self, seat: Seat, *, died: bool, reason: str) -> None:
+        """Give the place to a new worker: number, history record, journal row and folder, assignment, in this order."""
+        seat.moving = True
+        epoch = 0
+        child: Child | None = None
+        try:
+            child = await self._standby.take(self._mailbox.put)
+            epoch = self._epochs.take()
+            await self._desk.patiently(
+                lambda: self._documents.store.start_epoch(seat.key, epoch, died=died, reason=reason)
+            )
+            died = False  # it is on record now
+            nonce = new_nonce()
+            folder = await self._plane.open_epoch(seat.key, epoch, nonce, child.identity)
+            seat.seated(child, epoch, self._transport.first, self._transport.reason, now=anyio.current_time())
+            child.assign(self._assignment(seat, epoch, nonce, str(folder)))
+            self._plane.record(
+                "log_entry",
+                phase=seat.key,
+                step="spawn",
+                detail=f"epoch {epoch}, pid {child.pid}: {reason}",
+                summary={"epoch": epoch, "pid": child.pid, "mode": seat.mode, "mode_reason": seat.mode_reason},
+            )
+        except (ChildGoneError, SpawnError, JournalError, OSError) as error:  # the last two: a full disk, most likely
+            if seat.detail != str(error):
+                self._plane.record("log_entry", phase=seat.key, step="spawn", detail=str(error))
+            seat.detail = str(error)
+            if child is not None:
+                await self._discard(seat, child, epoch)
+            delay = self._policy.first_delay if isinstance(error, (ChildGoneError, SpawnError)) else SEAT_AGAIN
+            self._start(self._seat_later, seat, died, reason, delay)
+            return
+        finally:
+            seat.moving = False
+        self._mailbox.put(Moved(await self._desk.run(self._documents.head)))
+
+    async def _discard(self, seat: Seat, child: Child, epoch: int) -> None:
+        """A worker that died before it got its assignment: its epoch, if opened, is closed as it is."""
+        await self._plane.close_epoch(seat.key, epoch, (), child.drain_markers)
+        await child.end_tree()
+        child.close()
+
+    async def _seat_later(self, seat: Seat, died: bool, reason: str, delay: float) -> None:  # noqa: FBT001 - start_soon's
+        """The worker was gone before it got its assignment, or that could not be put on record: try with another."""
+        seat.moving = True
+        await anyio.sleep(delay)
+        if not self.stopping:
+            await self.seat(seat, died=died, reason=reason)
+
+    def _assignment(self, seat: Seat, epoch: int, nonce: str, spool: str) -> control.Assignment:
+        address, key = self._plane.endpoint()
+        config = seat.config
+        project = self._config.project
+        return control.Assignment(
+            phase=seat.key,
+            epoch=epoch,
+            nonce=nonce,
+            workspace=str(self._workspace.root),
+            crew=str(self._workspace.crew),
+            state=str(self._workspace.state),
+            spool=spool,
+            log=str(self._workspace.logs / f"{seat.key}-{epoch}.log"),
+            address=address,
+            key=key,
+            mode=self._transport.first,
+            modes=self._transport.modes,
+            fallback=self._config.ipc.fallback == "auto",
+            lockstep=self._lockstep,
+            options={
+                **config.options,
+                "driver": config.driver,
+                **({"actor": config.actor} if config.actor else {}),
+                "project": {
+                    "python": project.python,
+                    "tests": list(project.tests),
+                    "test_timeout": project.test_timeout,
+                    "hang": project.hang,
+                },
+            },
+            topology=as_data(self._config.topology),
+        )
+
+    async def bury(self, seat: Seat, child: Child) -> None:
+        """Close the dead epoch: what is in its pipe and its spool still counts."""
+        epoch = child.epoch
+        seat.closing.add(epoch)
+        with anyio.CancelScope(shield=True):
+            try:
+                reports = await self._desk.run(lambda: self._documents.reports_of(child.phase, epoch))
+                await self._plane.close_epoch(child.phase, epoch, reports, child.drain_markers)
+            finally:
+                child.close()
+                seat.closing.discard(epoch)
+                self._closed.set()
+        for other in self.seats.values():
+            if other.child is not None:
+                other.child.recheck_markers()
+        self._mailbox.put(Tick())  # perhaps that was all that the end waited for
+
+    def _record_exit(self, seat: Seat, fact: Exited) -> None:
+        said = fact.text.strip()
+        self._plane.record(
+            "log_entry" if fact.asked else "phase_error",
+            phase=seat.key,
+            step="exit",
+            detail=fact.as_exit(seat.key).text + (f": {_last_line(said)}" if said else ""),
+            summary={
+                "epoch": fact.child.epoch,
+                "pid": fact.child.pid,
+                "code": fact.code,
+                "asked": fact.asked,
+                "text": said[-8000:],
+            },
+        )
+
+
+def _last_line(text: str) -> str:
+    """Where a traceback says what it was."""
+    return text.rpartition("\n")[2].strip()[:500]
+
+
+def policies(config: Config) -> tuple[RestartPolicy, CrewPolicy]:
+    """The restart policy that `supervisor.toml` asks for."""
+    restart = config.restart
+    policy = RestartPolicy(
+        restarts=restart.restarts,
+        within=restart.within,
+        stable_after=restart.stable_after,
+        first_delay=restart.first_delay,
+        longest_delay=max(restart.first_delay, restart.longest_delay),
+    )
+    return policy, CrewPolicy(strategy=restart.strategy)

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from supervisor.control.client import Client
+from supervisor.control.endpoint import load
 from tests.e2e.conftest import LIMIT, Shop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -123,6 +125,17 @@ def test_a_day_in_the_life_of_a_daemon(running: Shop) -> None:
         assert run(shop, *words).returncode == 3, words
     assert "signal 9" in shop.say("why", "qa"), "the journal explains without a supervisor"
     assert shop.ask("report", "--since", "1h")["phases"]["qa"]["crashes"] == 1
+
+
+def test_the_rollout_is_told_by_the_running_supervisor(running: Shop) -> None:
+    """`GET /api/rollout/status` has the keys of SPEC §5 and says the same as the command line."""
+    published = Path(running.environ["XDG_RUNTIME_DIR"]).rglob("*.json")
+    (endpoint,) = [found for found in map(load, published) if found is not None]
+    told = Client(endpoint).get("/api/rollout/status")
+    wanted = {"current_stage", "stage_index", "audits_run", "queue_mode_count", "stdout_mode_count", "fallback_count"}
+    assert wanted <= told.keys()
+    assert told["audits_run"] == told["queue_mode_count"] + told["stdout_mode_count"] > 0
+    assert running.ask("rollout", "status")["audits_run"] == told["audits_run"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGHUP is of Unix")

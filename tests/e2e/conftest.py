@@ -327,6 +327,13 @@ def end(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def heard_hangups() -> None:
+    """Tests started by `nohup` ignore SIGHUP, and so would everything they start, as it should."""
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
     """A project without faults, initialised as a workspace."""

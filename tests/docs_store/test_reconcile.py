@@ -446,6 +446,19 @@ def test_a_person_s_file_from_before_the_first_start_is_taken_over(tmp_path: Pat
     assert "- [ ] Review: look twice (from User) <!-- id:hand-" in desk.text()
 
 
+@pytest.mark.skipif(sys.platform != "win32", reason="only Windows keeps a file that is being read from being replaced")
+def test_a_reader_holds_up_the_view_and_not_the_post(desk: Desk) -> None:
+    """With the file open in a reader the post is durable at once; the view lags, says so, and follows when it may."""
+    desk.settle()
+    with desk.qa.open("rb"):
+        posted = desk.post("while somebody reads")
+        step = desk.step()
+        assert QA in {*step.waiting, *(problem.file for problem in step.problems)}
+        assert Store.open(desk.folder).state.messages[posted].text == "while somebody reads"
+    desk.settle()
+    assert "while somebody reads" in desk.text()
+
+
 def make_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()

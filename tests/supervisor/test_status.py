@@ -203,3 +203,10 @@ def test_changes_without_approval_are_exit_code_1_and_interruption_130() -> None
     assert summarise(finished(), unapproved=1).exit == Exit.WORK_REMAINS
     assert summarise(finished(), interrupted=True).exit == Exit.INTERRUPTED
     assert replace(Summary(), exit=Exit.DONE).exit == 0
+
+
+def test_documents_that_lag_show_in_the_status() -> None:
+    """`dirty` names the files whose views are behind the history, and survives being saved and read."""
+    status = CrewStatus(workspace="/w", pid=1, dirty=("QA_READ.md",))
+    assert status.as_json()["dirty"] == ["QA_READ.md"]
+    assert CrewStatus.from_json(status.as_json()).dirty == ("QA_READ.md",)

@@ -167,6 +167,7 @@ class Message:
     round: int = 0  # how often it was opened again
     parts: tuple[str, ...] = ()  # itself, and what joined it while it was unfinished (ids)
     settled: tuple[str, ...] = ()  # those of them that a report or a person closed while later ones stayed open
+    heard: tuple[str, ...] = ()  # parts that a report which ended blocked has heard: after an answer they are no news
     joined: str | None = None  # the message that this one is part of
     holder: int = 0  # the epoch that claimed it
     closer: int = 0  # the epoch whose report closed this round; 0 if a person did

@@ -252,10 +252,11 @@ class _Step:
     def reopen(self, message: Message, event: Event) -> Message:
         """A new round, from the beginning; what a person reopens has its budget renewed."""
         self.state.renewed[message.thread] = self.record.n
-        settled = message.settled if event in (Event.ANSWER, Event.APPROVE) else ()  # what is new is the work
-        return self.move(
-            message, event, round=message.round + 1, holder=0, closer=0, attempts=0, deaths=0, settled=settled
-        )
+        values: dict[str, Any] = {"round": message.round + 1, "holder": 0, "closer": 0, "attempts": 0, "deaths": 0}
+        known: tuple[str, ...] = ()
+        if event in (Event.ANSWER, Event.APPROVE):  # only what is new is the work
+            known = tuple(part for part in message.parts if part in message.heard or part in message.settled)
+        return self.move(message, event, settled=(), heard=known, **values)
 
     def post(self, item: Mapping[str, Any], by: str) -> None:
         """One message, once; an open task of the same receiver and thread takes it in."""
@@ -310,7 +311,8 @@ class _Step:
 
     def close(self, message: Message, event: Event, seen: Sequence[str], **values: Any) -> Message:
         """Close what the author saw. What joined later stays open: after a report as the next round."""
-        left = [part for part in message.parts if part not in seen and part not in message.settled]
+        known = {*seen, *message.settled, *(message.heard if event is Event.REPORT_DONE else ())}
+        left = [part for part in message.parts if part not in known]
         settled = tuple(part for part in message.parts if part not in left)
         if not left:
             return self.move(message, event, holder=0, **values)
@@ -403,8 +405,8 @@ def _finish(step: _Step) -> None:
         step.post(item, phase)
     message = state.messages[data["task"]]
     if mine and data["result"] == "blocked":
-        settled = tuple(id for id in message.parts if id in data["seen"] or id in message.settled)  # noqa: A001
-        step.move(message, Event.REPORT_BLOCKED, holder=0, detail=data["detail"], settled=settled)
+        heard = tuple(id for id in message.parts if id in data["seen"] or id in message.heard)  # noqa: A001
+        step.move(message, Event.REPORT_BLOCKED, holder=0, detail=data["detail"], heard=heard)
     elif mine:
         step.close(message, Event.REPORT_DONE, data["seen"], closer=record.epoch, detail=data["detail"])
     report = Report(

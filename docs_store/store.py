@@ -535,7 +535,9 @@ class Store:
                     return None
                 self._append(phase, "claim", {"phase": phase, "id": chosen.id}, epoch)
                 task = state.messages[chosen.id]
-            acting = tuple(state.messages[part] for part in task.parts if part not in task.settled)
+            acting = tuple(
+                state.messages[part] for part in task.parts if part not in task.settled and part not in task.heard
+            )
             return Task(message=task, parts=acting, epoch=epoch, attempt=task.attempts, head=state.n)
 
     def finish(self, phase: str, epoch: int, task: Task, outcome: Outcome) -> FinishResult:

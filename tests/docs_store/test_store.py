@@ -1299,3 +1299,17 @@ def test_how_many_deaths_quarantine_can_be_changed_and_is_on_record(tmp_path: Pa
     assert again.state.messages[id_].status == "quarantined"
     with pytest.raises(InvalidMessageError, match="one death at least"):
         store.set_limits(deaths=0)
+
+
+def test_a_tick_that_saw_less_than_a_blocked_report_leaves_the_rest(tmp_path: Path) -> None:
+    """The report heard both parts; the person's view showed one: the other stays blocked."""
+    store = Store.open(tmp_path / "crew")
+    store.start_epoch("qa", 1, died=False)
+    first = store.post("user", Draft(to="qa", kind="Review", text="one", thread="t"))
+    store.post("developer", Draft(to="qa", kind="Review", text="two", thread="t"))
+    task = store.claim("qa", 1)
+    assert task is not None
+    store.finish("qa", 1, task, Outcome(result="blocked", detail="please decide"))
+    tick = Effect(what="tick", id=first.id, seen=(first.id,), round=0)
+    store.import_edit("QA_READ", lambda _state: Edit(document="QA_READ", rev=None, effects=(tick,)))
+    assert store.state.messages[first.id].status is Status.BLOCKED

@@ -364,7 +364,13 @@ def in_a_hurry() -> Iterator[None]:
         yield
 
 
-QUICK = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(
+    max_examples=40,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 @pytest.mark.parametrize("machine", [Conformance, Budgeted])
@@ -384,5 +390,5 @@ def test_the_same_for_longer(machine: type[Conformance]) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     with in_a_hurry():
-        longer = settings(QUICK, max_examples=80 if machine is Shown else 300, stateful_step_count=50)
+        longer = settings(QUICK, max_examples=80 if machine is Shown else 200, stateful_step_count=50)
         run_state_machine_as_test(machine, settings=longer)

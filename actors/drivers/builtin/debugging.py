@@ -17,7 +17,7 @@ from docs_store.messages import Draft, Message, Outcome, Task
 
 from ...driver import Context
 from .checks import TestRun, run_ruff
-from .desk import Desk, fresh, one_line
+from .desk import Desk, fresh, last_finding, one_line
 from .explain import Cause, explain
 from .findings import Finding
 from .fixes import as_green, safe_fixes
@@ -52,7 +52,7 @@ class BuiltinDebugging:
         if crossed(parts, thread):
             said = f"answered before it came: {one_line(parts[-1].text)}"
             return Outcome(result="done", detail=said, report=(f"{said[0].upper()}{said[1:]}",))
-        finding = _finding(parts) or _finding(thread) or await self._guess(desk, head, tree, project)
+        finding = last_finding(parts) or last_finding(thread) or await self._guess(desk, head, tree, project)
         if finding is None:
             return _hand_on(parts)
         if finding.tool == "ruff":
@@ -148,14 +148,6 @@ def crossed(parts: Sequence[Message], thread: Sequence[Message]) -> bool:
     return bool(parts) and all(
         part.kind == "Fix" and part.by == "planning" and not part.data.get("answer") and part.n < ours for part in parts
     )
-
-
-def _finding(messages: Sequence[Message]) -> Finding | None:
-    for message in reversed(messages):
-        found = message.data.get("finding")
-        if isinstance(found, dict):
-            return Finding.from_dict(found)
-    return None
 
 
 def _belongs(found: Finding, group: Finding) -> bool:

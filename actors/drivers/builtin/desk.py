@@ -5,7 +5,7 @@ It looks things up and runs tools in threads; what follows from what it finds is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from anyio.to_thread import run_sync
@@ -100,6 +100,15 @@ class Desk:
 def fresh(task: Task) -> tuple[Message, ...]:
     """The parts that want an answer: all in the first round, later what no report has settled."""
     return task.parts or (task.message,)
+
+
+def last_finding(messages: Sequence[Message]) -> Finding | None:
+    """The latest finding that any of these messages is about."""
+    for message in reversed(messages):
+        found = message.data.get("finding")
+        if isinstance(found, dict):
+            return Finding.from_dict(found)
+    return None
 
 
 def one_line(text: str, most: int = 160) -> str:

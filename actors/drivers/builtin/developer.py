@@ -16,7 +16,7 @@ from docs_store.messages import Draft, Message, Outcome, Task
 from docs_store.topology import TERTIARY
 
 from ...driver import Context
-from .desk import Desk, fresh, one_line
+from .desk import Desk, fresh, last_finding, one_line
 from .findings import Finding
 from .fixes import as_green
 from .implement import Applied, Change, Refused, Spec, apply, specs
@@ -41,7 +41,7 @@ class BuiltinDeveloper:
         head = await desk.head()
         if head is None:
             return Outcome(result="blocked", detail="There is no snapshot of the repository yet; start the run again.")
-        finding = _finding((*thread, *parts))
+        finding = last_finding((*thread, *parts))
         if not changes and (finding is None or finding.tool != "pytest"):
             return _nothing_spelled_out(parts, thread, spec, title)
         tree = await desk.checkout(head)
@@ -106,7 +106,7 @@ def _spec(parts: Sequence[Message], thread: Sequence[Message], described: Sequen
         named = by_title.get(str(part.data.get("section", "")))
         if named is not None:
             return named
-    finding = _finding((*thread, *parts))
+    finding = last_finding((*thread, *parts))
     for spec in described:
         if spec.ticked or not spec.changes:
             continue
@@ -132,16 +132,8 @@ def _spelled_out(text: str) -> tuple[Change, ...]:
     return tuple(change for spec in specs(f"## Answer\n\n{text}\n") for change in spec.changes)
 
 
-def _finding(messages: Sequence[Message]) -> Finding | None:
-    for message in reversed(messages):
-        found = message.data.get("finding")
-        if isinstance(found, dict):
-            return Finding.from_dict(found)
-    return None
-
-
 def _first(parts: Sequence[Message], thread: Sequence[Message]) -> str:
-    finding = _finding((*thread, *parts))
+    finding = last_finding((*thread, *parts))
     return finding.name if finding is not None else parts[0].text
 
 
@@ -158,7 +150,7 @@ def _implemented(
     thread: Sequence[Message],
 ) -> Outcome:
     files = list(applied.files)
-    finding = _finding((*thread, *parts))
+    finding = last_finding((*thread, *parts))
     data = {
         "commit": commit,
         "files": files,
@@ -188,7 +180,7 @@ def _implemented(
 
 
 def _already(title: str, spec: Spec | None, thread: Sequence[Message]) -> Outcome:
-    finding = _finding(thread)
+    finding = last_finding(thread)
     data: dict[str, Any] = {
         **({"section": spec.title} if spec is not None else {}),
         **({"finding": finding.to_dict()} if finding is not None else {}),
@@ -231,7 +223,7 @@ def _not_green(
 
 
 def _nothing_spelled_out(parts: Sequence[Message], thread: Sequence[Message], spec: Spec | None, title: str) -> Outcome:
-    finding = _finding((*thread, *parts))
+    finding = last_finding((*thread, *parts))
     cause: Mapping[str, Any] = next(
         (m.data["cause"] for m in reversed(thread) if isinstance(m.data.get("cause"), dict)), {}
     )
@@ -268,7 +260,7 @@ def _blocked(
     *,
     needs: Sequence[str] = (),
 ) -> Outcome:
-    finding = _finding(thread)
+    finding = last_finding(thread)
     data = {
         "request": request,
         "needs": list(needs),

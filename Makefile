@@ -1,6 +1,6 @@
 # One door: people and CI type the same targets. Everything lives in .venv and .build; `make clean` removes both.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
@@ -8,7 +8,7 @@ endif
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-windows check format bench bench-long docs clean
+.PHONY: help run test test-all test-matrix test-windows check format bench bench-long docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,18 @@ test: $(VENV)/.installed  ## the tests, without the slow ones (under four minute
 
 test-all: $(VENV)/.installed  ## the slow tests too: whole runs, kills, real packages
 	$(BIN)/python -m pytest -n $(JOBS) -m slow
+
+test-matrix:  ## the tests with the other supported Pythons that this machine has, each in a .venv-3.x of its own
+	@usual=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in 3.11 3.12 3.13 3.14; do \
+	  test $$version != $$usual || { echo "Python $$version: what \`make test\` runs"; continue; }; \
+	  for python in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python ""; do \
+	    test -z "$$python" || ! "$$python" -c "" 2>/dev/null || break; \
+	  done; \
+	  test -n "$$python" || { echo "Python $$version: not on this machine"; continue; }; \
+	  echo "Python $$version: $$python"; \
+	  $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON="$$python" || exit 1; \
+	done
 
 test-windows: $(VENV)/.installed  ## the tests with a Windows Python under Wine, and a service's whole life (Linux)
 	$(BIN)/python -m tests.windows.wine test
@@ -62,4 +74,4 @@ docs: $(VENV)/.installed  ## check that the documentation is true: links, comman
 	$(BIN)/python -m pytest -q tests/docs
 
 clean:  ## remove what these targets made
-	rm -rf $(VENV) .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -76,7 +76,11 @@ def opened_journal(path: Path) -> JournalReader:
     while True:
         try:
             journal = JournalReader(path)
-            journal.head()
+            try:
+                journal.head()
+            except BaseException:
+                journal.close()
+                raise
         except JournalError:
             if time.monotonic() >= until:
                 raise

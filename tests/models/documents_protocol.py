@@ -1291,10 +1291,8 @@ def check_order(rules: CrewRules) -> Result:
     for where, start in starts.items():
         task = start.message("a")
         reports: dict[str, Event] = {
-            f"report {outcome}": partial(
-                report, rules=rules, epoch=1, id="a", round=task.round, seen=1, outcome=outcome
-            )
-            for outcome in ("done", "tell", "blocked")
+            f"report {said}": partial(report, rules=rules, epoch=1, id="a", round=task.round, seen=1, outcome=said)
+            for said in ("done", "tell", "blocked")
         }
         hand = partial(by_hand, rules=rules, id="a", round=0)
         others: dict[str, Event] = {

@@ -44,7 +44,8 @@ from ipc.emitter import Emitter
 from .driver import Context, Driver
 from .finishing import Overtaken, finish
 from .modes import Chosen
-from .phases import POLICIES, Policy
+from .own import find, made, policy_of, require_usable
+from .phases import OutOfPolicyError, Policy
 from .trees import Trees
 
 MOST_REDOS = 5  # of a cycle whose change was overtaken
@@ -214,7 +215,7 @@ class Actor:
         redos = 0
         while redos < MOST_REDOS:
             try:
-                outcome = await self.driver.perform(task, context)
+                outcome = _outcome(await self.driver.perform(task, context), self.driver)
                 self.policy.check(outcome, self.topology)
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in NO_ROOM:  # nobody's fault; it is begun anew
@@ -274,13 +275,10 @@ class Actor:
                 await anyio.sleep(RETRY_AFTER)
 
 
-def policy_of(phase: str, topology: Topology) -> Policy:
-    """The phase's policy; one that a user's topology adds reads its own document and the strategic ones."""
-    if phase in POLICIES:
-        return POLICIES[phase]
-    own = topology.read_document(phase).name
-    strategic = tuple(d.name for d in topology.documents if d.role == "strategic")
-    return Policy(key=phase, opening="analyzing", reads=(own, *strategic))
+def _outcome(returned: object, driver: Driver) -> Outcome:
+    if not isinstance(returned, Outcome):
+        raise OutOfPolicyError(f"{type(driver).__qualname__}.perform returned {returned!r:.200}, not an Outcome")
+    return returned
 
 
 def load_driver(name: str, phase: str) -> Driver:
@@ -301,16 +299,25 @@ def load_driver(name: str, phase: str) -> Driver:
 
 async def main(line: Line, assignment: Assignment) -> None:
     """What a worker does after its first acts: open the store as its phase and epoch, and work."""
+    phase, options = assignment.phase, assignment.options
     topology = from_data(assignment.topology)
+    driver = own_driver(str(options["actor"]), phase, topology) if options.get("actor") else None
+    if driver is None:
+        driver = load_driver(str(options.get("driver", "builtin")), phase)
     store = Store.open(Path(assignment.crew), topology=topology, create=False)
-    mailbox = AsyncMailbox(Mailbox(store, assignment.phase, assignment.epoch))
-    driver = load_driver(str(assignment.options.get("driver", "builtin")), assignment.phase)
     actor = Actor(
-        policy=policy_of(assignment.phase, topology),
+        policy=policy_of(phase, topology, driver),
         driver=driver,
-        mailbox=mailbox,
+        mailbox=AsyncMailbox(Mailbox(store, phase, assignment.epoch)),
         line=line,
         assignment=assignment,
         topology=topology,
     )
     await actor.run()
+
+
+def own_driver(name: str, phase: str, topology: Topology) -> Driver:
+    """An object of the user's class. Raises `ActorError` with what is wrong with it."""
+    found = find(name)
+    require_usable(found, name, phase, topology)
+    return made(found, name)

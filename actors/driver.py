@@ -6,13 +6,18 @@ the built-in one with pytest, ruff and what the documents spell out, others with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from anyio.to_thread import run_sync
 
 from docs_store.mailbox import AsyncMailbox
 from docs_store.messages import Outcome, Task
+
+if TYPE_CHECKING:
+    from .trees import Trees
 
 Say = Callable[..., None]  # step, pct, detail, *, type, summary, data: what `Emitter.emit` takes after the phase
 
@@ -39,6 +44,34 @@ class Context:
     def project(self) -> Mapping[str, Any]:
         found = self.options.get("project", {})
         return found if isinstance(found, Mapping) else {}
+
+    async def checkout(self) -> Path:
+        """This phase's own tree of files, reset to where the crew's work is now: to be read, changed and run.
+
+        Raises LookupError while the repository has not been read yet, which a run does before its first task.
+        """
+        head = await run_sync(lambda: self.mailbox.mailbox.tree)
+        if head is None:
+            raise LookupError("there is no snapshot of the repository yet")
+        return await run_sync(lambda: self._trees().checkout(self.phase, head))
+
+    async def commit(self, note: str, files: Collection[str]) -> str | None:
+        """What was changed in these files of the checked-out tree, for `Outcome.data["commit"]`; None if nothing was.
+
+        With it goes a Review to QA that names it, `data={"commit": …, "files": […]}`: only what QA approves is brought
+        into the user's files.
+        """
+
+        def work() -> str | None:
+            trees = self._trees()
+            return trees.commit(trees.tree(self.phase), note, self.phase.capitalize(), only=tuple(files))
+
+        return await run_sync(work)
+
+    def _trees(self) -> Trees:
+        from .trees import Trees
+
+        return Trees.open(self.workspace, self.state)
 
 
 class Driver(Protocol):

@@ -1,6 +1,7 @@
 """Fakes that we ship, for tests of drivers and actors: a line that records, a driver that does as it is told.
 
-They stand in for the supervisor and for the work; the store and everything else are the real ones.
+They stand in for the supervisor and for the work; the store and everything else are the real ones. `rehearse` puts
+them together for one cycle of an actor.
 """
 
 from __future__ import annotations
@@ -8,15 +9,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.to_thread import run_sync
 
-from docs_store.messages import Outcome, Task
-from ipc.control import AnyDown, Up
+from docs_store.mailbox import AsyncMailbox, Mailbox
+from docs_store.messages import USER, Draft, Kind, Message, Outcome, Report, Task
+from docs_store.store import Store
+from docs_store.topology import DEFAULT, Phase, Topology
+from ipc.control import AnyDown, Assignment, Idle, Stop, Up
 
-from .driver import Context
+from .actor import Actor
+from .driver import Context, Driver
 from .modes import Chosen
+from .own import policy_of, require_usable
+from .trees import Trees
 
 Perform = Callable[[Task, Context], Awaitable[Outcome]]
 
@@ -100,3 +109,74 @@ class ProbeDriver:
         if self.does is not None:
             return await self.does(task, context)
         return Outcome(result="done", detail=f"done: {task.message.text}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What one cycle wrote: its report, its messages as they were posted; and the events it emitted."""
+
+    report: Report
+    posts: tuple[Message, ...]
+    events: tuple[Mapping[str, Any], ...]
+
+
+async def rehearse(
+    actor: Driver, folder: Path, text: str = "Look at everything.", *, kind: Kind = "Assess", phase: str = "own"
+) -> Rehearsal:
+    """Let an actor of yours work one message over the files in `folder`, with a real store and real trees.
+
+    `phase` is one of the four or a name of your own. An error of the actor's comes out as it is. Called again for the
+    same folder, the history goes on.
+    """
+    topology = DEFAULT
+    if all(known.key != phase for known in topology.phases):
+        own = Phase(key=phase, title=phase.capitalize(), prefix=phase.upper())
+        topology = Topology(phases=(*topology.phases, own))
+    require_usable(type(actor), type(actor).__qualname__, phase, topology)
+    store = await run_sync(lambda: _prepared(folder, topology))
+    posted = await run_sync(lambda: store.post(USER, Draft(to=phase, kind=kind, text=text)))
+    epoch = store.head
+    await run_sync(lambda: store.start_epoch(phase, epoch, died=False))
+    line = RecordingLine()
+    loop = Actor(
+        policy=policy_of(phase, topology, actor),
+        driver=actor,
+        mailbox=AsyncMailbox(Mailbox(store, phase, epoch)),
+        line=line,
+        assignment=Assignment(
+            phase=phase,
+            epoch=epoch,
+            nonce="",
+            workspace=str(folder),
+            crew=str(folder / "crew"),
+            state=str(folder / ".supervisor"),
+            spool="",
+            log="",
+        ),
+        topology=topology,
+    )
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(loop.run)
+            await line.heard(Idle)
+            line.tell(Stop(grace=1.0))
+    except ExceptionGroup as errors:
+        found: Exception = errors
+        while isinstance(found, ExceptionGroup):
+            found = found.exceptions[0]
+        raise found from None
+    after = await run_sync(store.refresh)
+    report = next(report for report in after.reports if report.task == posted.id)
+    posts = tuple(after.messages[one] for one in report.posts)
+    return Rehearsal(report=report, posts=posts, events=tuple(line.emitter.events))
+
+
+def _prepared(folder: Path, topology: Topology) -> Store:
+    """A store and a work branch with the folder's files as they are now."""
+    store = Store.open(folder / "crew", topology=topology)
+    trees = Trees.open(folder, folder / ".supervisor")
+    with trees.lock():
+        taken = trees.snapshot("for a rehearsal")
+        store.record_tree(head=taken.commit, snapshot=taken.commit, note="for a rehearsal")
+        trees.set_head(taken.commit)
+    return store

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import faulthandler
 import importlib
-import inspect
 import logging
 import os
 import signal
@@ -25,7 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import anyio
 
@@ -369,11 +368,7 @@ def live(wires: Wires, reports: Reports, assignment: control.Assignment, already
 
 def become(assignment: control.Assignment) -> None:
     """Environment, log file, working directory and module path of this phase and epoch."""
-    theirs = os.environ.pop(PYTHONPATH, None)
-    if theirs is None:
-        os.environ.pop("PYTHONPATH", None)
-    else:
-        os.environ["PYTHONPATH"] = theirs
+    extend_path(assignment.workspace)
     os.environ.update(assignment.environ)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -385,8 +380,20 @@ def become(assignment: control.Assignment) -> None:
     faulthandler.enable()
     configure_logs(phase=assignment.phase, epoch=assignment.epoch)
     os.chdir(assignment.workspace)
+
+
+def extend_path(workspace: str) -> None:
+    """Give the user's PYTHONPATH back, and find what is in the workspace.
+
+    Both come last: a package of theirs that is named like one of ours is not taken for it.
+    """
+    theirs = os.environ.pop(PYTHONPATH, None)
+    if theirs is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = theirs
     sys.path.extend(entry for entry in (theirs or "").split(os.pathsep) if entry and entry not in sys.path)
-    sys.path.append(assignment.workspace)  # last: a package of theirs named like one of ours is not taken for it
+    sys.path.append(workspace)
 
 
 def configure_logs(*, phase: str, epoch: int) -> None:
@@ -436,6 +443,8 @@ def look_at_control(descriptor: int) -> bytes:
 async def _live(
     wires: Wires, reports: Reports, emitter: Emitter, assignment: control.Assignment, already: bytes
 ) -> NoReturn:
+    from .own import ActorError
+
     channel = Channel(wires=wires, reports=reports, emitter=emitter, assignment=assignment)
     channel.listen(already)
     code = 0
@@ -447,7 +456,8 @@ async def _live(
             group.cancel_scope.cancel()
     except Exception as error:  # noqa: BLE001 - any error ends the worker, with its traceback; the supervisor judges
         cause = _single(error)
-        text = str(cause) if isinstance(cause, StartError) else "".join(traceback.format_exception(cause))
+        is_told = isinstance(cause, StartError | ActorError)
+        text = str(cause) if is_told else "".join(traceback.format_exception(cause))
         sys.stderr.write(text)
         channel.report(control.Trouble(what="crash" if channel.ready else "start", text=_last_part(text)))
         code = EXIT_CRASHED if channel.ready else EXIT_START_FAILED
@@ -459,23 +469,15 @@ async def _live(
 
 
 def find_actor(options: Mapping[str, Any]) -> ActorMain:
-    """The loop to run: the phase's own, unless `options["actor"]` names a coroutine function `package.module:name`.
+    """The loop to run: the usual one, unless `options["actor"]` names a coroutine function that takes its place.
 
-    A name that means anything else, a class for instance, is the loop's to understand. Raises StartError.
+    A class is for the usual loop to make its object of. Raises `ActorError`.
     """
-    from actors import actor
+    from actors import actor, own
 
-    name = options.get("actor")
-    if not name:
-        return actor.main
-    module, _, attribute = str(name).partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise StartError(
-            f"actor = {name!r} could not be loaded ({error}); it must read 'package.module:name'"
-        ) from error
-    return found if inspect.iscoroutinefunction(found) else actor.main
+    name = str(options.get("actor", ""))
+    found = own.find(name) if name else None
+    return cast("ActorMain", found) if own.is_loop(found) else actor.main
 
 
 def leave_orphaned() -> NoReturn:

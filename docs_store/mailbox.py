@@ -134,6 +134,10 @@ class AsyncMailbox:
     async def look(self, document: str) -> tuple[str, int]:
         return await _in_thread(lambda: self.mailbox.look(document))
 
+    async def reported(self, thread: str) -> bool:
+        """Whether anything of the thread is unfinished: a finding is reported once while it is."""
+        return await _in_thread(lambda: self.mailbox.reported(thread))
+
     async def unread(self, document: str) -> Unread:
         return await _in_thread(lambda: self.mailbox.unread(document))
 

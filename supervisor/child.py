@@ -396,7 +396,9 @@ class Child:
             self._marker(self, line)
 
 
-def worker_command(environ: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
+def worker_command(
+    environ: Mapping[str, str] | None = None, *, module: str = "actors.worker"
+) -> tuple[list[str], dict[str, str]]:
     """How a worker is started: the command, and its whole environment made from `environ` (None: ours).
 
     Ours are found whatever the user's PYTHONPATH and working directory hold; the worker gives the user's back to what
@@ -411,7 +413,7 @@ def worker_command(environ: Mapping[str, str] | None = None) -> tuple[list[str],
     root = Path(actors.__file__).resolve().parent.parent
     if root not in {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}:
         full["PYTHONPATH"] = str(root)  # run from a checkout
-    return [*command, "-P", "-X", "utf8", "-m", "actors.worker"], full
+    return [*command, "-P", "-X", "utf8", "-m", module], full
 
 
 def new_nonce() -> str:

@@ -156,6 +156,7 @@ class NotifyConfig:
 class PhaseConfig:
     """One phase. `actor` is a dotted path `package.module:Class` for an actor of the user's own.
 
+    `assess`: a run's start and a change of the repository ask it to look at everything (for a phase of the user's own).
     `interval` (seconds, 0 for never) starts a cycle without a message; `task_time` (seconds) and `memory_mb`
     are limits, 0 for none; `options` go to the driver as they are.
     """
@@ -163,6 +164,7 @@ class PhaseConfig:
     key: str
     driver: str = "builtin"
     actor: str = ""
+    assess: bool = False
     interval: float = 0.0
     task_time: float = 0.0
     memory_mb: int = 0
@@ -267,6 +269,13 @@ def strings(value: object) -> tuple[str, ...]:
     return tuple(items)
 
 
+def yes_or_no(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise UnfitError(f"must be true or false, not {_shown(value)}")
+    return value
+
+
 def table(value: object) -> Mapping[str, Any]:
     """A table whose keys are somebody else's business."""
     if not isinstance(value, dict):
@@ -315,6 +324,7 @@ PHASE: Mapping[str, Check] = {
 }
 OWN_PHASE: Mapping[str, Check] = {
     **PHASE,
+    "assess": yes_or_no,
     "title": text(r"\S(.{0,38}\S)?", "a short name in quotes, as people read it"),
     "prefix": text(r"[A-Z][A-Z0-9_]{0,30}", 'capitals in quotes such as "SECURITY" (for SECURITY_READ.md)'),
 }
@@ -413,7 +423,7 @@ class _Reader:
                 self.wrong((*path, "title"), f"is how {other} is called already; choose another title")
                 continue
             own.append(Phase(key=key, title=title, prefix=prefix))
-            configs[key] = PhaseConfig(key=key, **values)
+            configs[key] = PhaseConfig(**{"key": key, "assess": True, **values})
         return configs, Topology(phases=(*DEFAULT.phases, *own)) if own else DEFAULT
 
     def section(self, parent: Mapping[str, Any], path: Path, checks: Mapping[str, Check]) -> dict[str, Any]:
@@ -462,6 +472,11 @@ def _shown(value: object) -> str:
 _HEADER = re.compile(r"^\s*\[\[?\s*(?P<keys>[^\]#]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*(?P<keys>(?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
+
+
+def line_of(source: str, *path: str) -> int:
+    """Where the text says that, 0 where it does not."""
+    return _lines(source).get(path, 0)
 
 
 def _lines(source: str) -> dict[Path, int]:

@@ -22,7 +22,7 @@ from .child import Child, Exited, Fact, Reported
 from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew
 from .config import Config
 from .desk import Desk
-from .documents import Delivered, Documents, EndFacts, Look
+from .documents import ASSESSORS, Delivered, Documents, EndFacts, Look
 from .letters import Brought, Commanded, Interrupt, Judged, Letter, Looked, Mailbox, Measured, Moved, Plan, Tick
 from .notify import Notifier
 from .orders import carry_out
@@ -153,9 +153,15 @@ class Crew:
             self.plane.record("log_entry", detail=f"snapshot of {taken.files} files", step="snapshot")
             for problem in taken.skipped[:20]:
                 self.plane.record("log_entry", detail=f"left out: {problem.path}: {problem.why}", step="snapshot")
-        await self.desk.run(lambda: self.documents.assess(self.plan.run, "Look at the repository as it is now."))
+        await self.desk.run(
+            lambda: self.documents.assess(self.plan.run, "Look at the repository as it is now.", self._assessors())
+        )
         self._head = await self.desk.run(self.documents.head)
         self._opened = True
+
+    def _assessors(self) -> tuple[str, ...]:
+        """Who looks at everything when a run begins or the repository has changed."""
+        return (*ASSESSORS, *(key for key, phase in self.config.phases.items() if phase.assess))
 
     async def apply_limits(self) -> None:
         """What the history itself counts by (`restart.deaths`) is on record in it."""
@@ -496,7 +502,7 @@ class Crew:
                 continue
             if taken is not None and taken.changed:
                 why = f"{taken.changed} file(s) of the repository changed."
-                await self.desk.patiently(lambda: self.documents.assess(taken.commit[:12], why))  # noqa: B023 - awaited
+                await self.desk.patiently(lambda: self.documents.assess(taken.commit[:12], why, self._assessors()))  # noqa: B023 - awaited
                 self.mailbox.put(Moved(await self.desk.run(self.documents.head)))
             took = anyio.current_time() - began
             await anyio.sleep(20 * took)  # a huge repository is looked at less often

@@ -114,6 +114,7 @@ def _workspace(workspace: Workspace) -> Iterator[Check]:
     else:
         yield Check("supervisor.toml", "ok", "valid")
         yield trusted(workspace, config)
+        yield from actors(workspace, config)
     for place in (workspace.root, workspace.crew, workspace.state):
         yield writable(place)
     yield disk(shutil.disk_usage(workspace.root).free, workspace.root)
@@ -132,6 +133,20 @@ def trusted(workspace: Workspace, config: Config) -> Check:
     if is_trusted(workspace, config):
         return Check("trust", "ok", "nothing to ask" if not config.commands() else "you have agreed to its commands")
     return Check("trust", "error", f"it names {'; '.join(config.commands())}", "read that, then: supervisor trust")
+
+
+def actors(workspace: Workspace, config: Config) -> Iterator[Check]:
+    """Whether the actors of the user's own can be used; their code is looked at only once it is trusted."""
+    from .bootstrap import is_trusted
+    from .own_actors import wrong_actors
+
+    names = [phase.actor for phase in config.phases.values() if phase.actor]
+    if names and is_trusted(workspace, config):
+        wrong = wrong_actors(workspace, config)
+        for phase, why in wrong.items():
+            yield Check("actors", "error", f"phases.{phase}.actor: {why}", "correct the code or supervisor.toml")
+        if not wrong:
+            yield Check("actors", "ok", ", ".join(names))
 
 
 def interpreter(workspace: Workspace, config: Config) -> Check:

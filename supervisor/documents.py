@@ -22,7 +22,7 @@ from docs_store.topology import Topology
 from .workspace import Workspace
 
 SETTLE = 5.0  # seconds at the start for files that are just being saved
-ASSESSORS = ("planning", "qa")
+ASSESSORS = ("planning", "qa")  # and the phases of the user's own that want it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ class Documents:
         if self.trees.head != head:
             self.trees.set_head(head)
 
-    def assess(self, run: str, why: str, phases: Collection[str] = ASSESSORS) -> None:
+    def assess(self, run: str, why: str, phases: Iterable[str] = ASSESSORS) -> None:
         """Ask phases to look at everything: at the start of a run, and when files or objectives change. Asks once."""
         known = {phase.key for phase in self.store.topology.phases}
         for phase in phases:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from anyio.to_thread import run_sync
+
 from docs_store.errors import StoreError
 from docs_store.messages import USER
 
@@ -67,6 +69,7 @@ async def _restart(crew: Crew, phase: str) -> Reply:
 async def _reload(crew: Crew) -> Reply:
     """Compare, then touch only what changed; a file with mistakes changes nothing."""
     from .bootstrap import require_trust
+    from .own_actors import require_usable_actors
 
     new = await crew.at_desk(crew.workspace.read_config)
     await crew.at_desk(lambda: require_trust(crew.workspace, new))
@@ -88,6 +91,7 @@ async def _reload(crew: Crew) -> Reply:
             text="the phases themselves have changed, which a running crew cannot take over; "
             "stop the supervisor and start it again",
         )
+    await run_sync(require_usable_actors, crew.workspace, new)
     affected = tuple(key for key in crew.seats if needs_restart(old, new, key))
     crew.reconfigure(new)
     await crew.apply_limits()

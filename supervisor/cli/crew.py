@@ -102,11 +102,14 @@ def run(
     from supervisor.bootstrap import require_trust
     from supervisor.console import view_for
     from supervisor.foreground import run_workspace
+    from supervisor.own_actors import require_usable_actors
 
     session: Session = ctx.obj
     start = Session(session.folder / folder) if folder else session
     workspace = start.workspace()
-    require_trust(workspace, workspace.read_config())
+    config = workspace.read_config()
+    require_trust(workspace, config)
+    require_usable_actors(workspace, config)
     level = max(verbose, session.verbose)
     if validate_ipc:
         from .rollout import validate

@@ -9,14 +9,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from actors.actor import Actor, load_driver, policy_of
+from actors.actor import Actor, load_driver
 from actors.driver import Context
 from actors.phases import DEVELOPER, OutOfPolicyError
 from actors.testing import ProbeDriver, RecordingLine
 from docs_store.mailbox import AsyncMailbox, Mailbox
 from docs_store.messages import Draft, Outcome, Status, Task
 from docs_store.store import Store
-from docs_store.topology import DEFAULT, Phase, Topology
+from docs_store.topology import DEFAULT
 from ipc.control import Assignment, Bell, Claimed, Finished, Hold, Idle, Ready, Stop, Turn, TurnDone, WantTurn
 
 pytestmark = pytest.mark.anyio
@@ -212,14 +212,6 @@ async def test_a_cycle_reads_what_the_phase_always_reads(tmp_path: Path, store: 
     async with working(tmp_path, store, driver) as line:
         await line.heard(Finished)
     assert tuple(driver.contexts[0].documents) == DEVELOPER.reads
-
-
-def test_a_phase_of_the_users_own_has_a_policy() -> None:
-    """A topology that adds a phase gets a policy that reads its document and the strategic ones."""
-    topology = Topology(phases=(*DEFAULT.phases, Phase(key="security", title="Security", prefix="SECURITY")))
-    policy = policy_of("security", topology)
-    assert policy.reads[0] == "SECURITY_READ"
-    assert "MASTER_PLAN" in policy.reads
 
 
 def test_a_driver_is_found_by_its_dotted_path() -> None:

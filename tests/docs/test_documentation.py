@@ -28,7 +28,7 @@ from supervisor.exits import Exit
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "alerts" / "README.md"],
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")],
     key=lambda page: page.as_posix(),
 )
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -155,6 +155,18 @@ def test_the_document_store_s_example_runs(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         if script is shown:
             assert "- [ ] Priority: HIGH - Issue: it takes a list for a string (from QA) <!-- id:" in done.stdout
+
+
+def test_the_actor_s_page_shows_the_example_as_it_is() -> None:
+    """The class and its test are those of examples/security_actor, which the tests run; the class is short."""
+    shown = {
+        fence.info.split("file=")[1]: fence.text
+        for fence in fences(ROOT / "docs" / "how-to" / "write-an-actor.md")
+        if "file=" in fence.info
+    }
+    example = ROOT / "examples" / "security_actor"
+    assert shown == {name: (example / name).read_text("utf-8") for name in ("security.py", "test_security.py")}
+    assert len(shown["security.py"].split("class SecurityActor")[1].splitlines()) <= 20
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

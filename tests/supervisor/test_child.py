@@ -50,6 +50,9 @@ async def crashes(channel, assignment):
     ready(channel, assignment)
     raise LookupError("nothing works")
 
+class Shapeless:
+    pass
+
 async def never_ready(channel, assignment):
     raise LookupError("no such model")
 
@@ -283,7 +286,8 @@ async def test_last_words_are_heard_before_the_exit(owner: Owner, monkeypatch: p
     ("actor", "text"),
     [
         ("never_ready", "LookupError: no such model"),
-        ("missing", "actor = 'acts:missing' could not be loaded"),
+        ("missing", "has no 'missing'; its classes are: Shapeless"),
+        ("Shapeless", "acts:Shapeless has no `async def perform(self, task, context)`"),
     ],
 )
 async def test_failing_to_start_is_not_a_crash(owner: Owner, actor: str, text: str) -> None:
@@ -293,6 +297,7 @@ async def test_failing_to_start_is_not_a_crash(owner: Owner, actor: str, text: s
         exited = await child.wait()
         assert (exited.code, exited.ready) == (69, False)
         assert text in exited.text
+        assert ("Traceback" in exited.text) == (actor == "never_ready")
 
 
 async def test_an_exit_by_the_users_code_is_a_crash(owner: Owner) -> None:

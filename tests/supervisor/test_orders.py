@@ -155,6 +155,18 @@ async def test_a_file_with_mistakes_or_other_phases_changes_nothing(crew: FakeCr
     assert (crew.config, crew.restarted) == (before, [])
 
 
+async def test_an_actor_that_cannot_be_used_changes_nothing(crew: FakeCrew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at before the phase's worker is touched."""
+    before = crew.config
+    monkeypatch.setattr("supervisor.bootstrap.require_trust", lambda *_: None)
+    crew.workspace.config.write_text('[phases.qa]\nactor = "nowhere:Mine"\n')
+    FakeWorkspace.config_read = parse(crew.workspace.config.read_text())
+    reply = await ask(crew, Reload())
+    assert not reply.ok
+    assert "line 2: phases.qa.actor: there is no module 'nowhere'" in reply.text
+    assert (crew.config, crew.restarted) == (before, [])
+
+
 async def test_what_takes_effect_later_is_said(crew: FakeCrew) -> None:
     """The log's format; nobody is restarted for it."""
     FakeWorkspace.config_read = parse('[log]\nformat = "json"\n')

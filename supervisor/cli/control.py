@@ -96,6 +96,39 @@ def reload(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     _tell(_client(ctx.obj).command("reload"), as_json=as_json)
 
 
+def dashboard(
+    ctx: typer.Context,
+    *,
+    url: Annotated[
+        bool, typer.Option("--url", help="Print the address instead: it holds the key to this run, keep it private.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Open the running crew's dashboard in a browser: what each phase does, what waits for you, every document."""
+    import webbrowser
+
+    from supervisor.control.endpoint import HOST, door, endpoint_file
+
+    session: Session = ctx.obj
+    endpoint = _client(session).endpoint
+    if as_json:
+        say_json({"url": endpoint.dashboard})
+    elif url:
+        say(endpoint.dashboard)
+    elif _has_screen() and webbrowser.open(door(endpoint_file(session.workspace()), endpoint).as_uri()):
+        say(f"the dashboard of {endpoint.url} is opened in your browser")
+    else:
+        raise UserError(
+            "no browser can be opened here. `supervisor dashboard --url` prints the address; from another machine, "
+            f"forward the port first: ssh -L {endpoint.port}:{HOST}:{endpoint.port} …"
+        )
+
+
+def _has_screen() -> bool:
+    """Whether a browser would have somewhere to open: a text browser in this terminal is of no use."""
+    return sys.platform in {"win32", "darwin"} or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
 def _client(session: Session) -> Client:
     from supervisor.control.client import require_running
 

@@ -26,7 +26,7 @@ from supervisor.commands import AnswerIt, Command, GiveTask, Hold, Reload, Reply
 from supervisor.exits import UserError
 from supervisor.journal import Cursor, CursorGoneError, JournalError
 
-from . import guard, shapes
+from . import guard, page, shapes
 from .metrics import CONTENT_TYPE, exposition
 from .service import Backend
 
@@ -80,7 +80,7 @@ def make_app(backend: Backend, *, port: int, token: str) -> guard.App:
         for point in ENDPOINTS
     ]
     app = Starlette(
-        routes=[*routes, WebSocketRoute("/api/events", _stream_to(backend))],
+        routes=[*routes, WebSocketRoute("/api/events", _stream_to(backend)), *page.routes()],
         exception_handlers={
             RefusedError: _refused,
             HTTPException: _http_error,
@@ -90,7 +90,7 @@ def make_app(backend: Backend, *, port: int, token: str) -> guard.App:
             Exception: _our_error,
         },
     )
-    return guard.Guard(app, port=port, token=token)
+    return guard.Guard(app, port=port, token=token, public=frozenset(page.FILES))
 
 
 def _bound(handler: Handler, backend: Backend) -> Callable[[Request], Awaitable[Response]]:
@@ -135,11 +135,16 @@ async def _status(_request: Request, backend: Backend) -> Response:
 
 async def _events(request: Request, backend: Backend) -> Response:
     after, phase, type_ = _filters(request.query_params, backend)
+    last = _whole(request, "last", 1, MOST_EVENTS, 0)
     limit = _whole(request, "limit", 1, MOST_EVENTS, 100)
+    if last:
+        after, limit = _before_last(backend.here(), last), last
     try:
         found, cursor, more = await backend.events(after, limit, phase, type_)
     except CursorGoneError as error:
-        raise RefusedError(410, "cursor", str(error)) from None
+        if not last:
+            raise RefusedError(410, "cursor", str(error)) from None
+        found, cursor, more = await backend.events(None, limit, phase, type_)  # retention has left fewer than that
     return JSONResponse({"events": [event.as_json() for event in found], "cursor": str(cursor), "more": more})
 
 
@@ -266,6 +271,11 @@ def _filters(query: Any, backend: Backend) -> tuple[Cursor | None, str | None, s
     return cursor, _phase(phase, backend) if phase is not None and phase != "supervisor" else phase, type_
 
 
+def _before_last(here: Cursor, last: int) -> Cursor:
+    """The cursor that the last so many events follow."""
+    return dataclasses.replace(here, n=max(here.n - last, 0))
+
+
 def _whole(request: Request, name: str, least: int, most: int, usual: int) -> int:
     said = request.query_params.get(name)
     if said is None:
@@ -376,6 +386,11 @@ ENDPOINTS: Sequence[Endpoint] = (
                 name="limit",
                 text="At most so many.",
                 schema={"type": "integer", "minimum": 1, "maximum": MOST_EVENTS, "default": 100},
+            ),
+            Parameter(
+                name="last",
+                text="Only the last so many, instead of what follows a cursor.",
+                schema={"type": "integer", "minimum": 1, "maximum": MOST_EVENTS},
             ),
             *_FILTERS,
         ),

@@ -32,6 +32,11 @@ class Endpoint:
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def dashboard(self) -> str:
+        """The dashboard's address. The token stands behind the #, which a browser sends to nobody."""
+        return f"{self.url}/#token={self.token}"
+
 
 def new_token() -> str:
     """256 bits, in characters that may stand in a header and in a WebSocket's subprotocol."""
@@ -53,6 +58,17 @@ def withdraw(path: Path, endpoint: Endpoint) -> None:
     """Remove the file, unless a later supervisor has put its own there."""
     if load(path) == endpoint:
         path.unlink(missing_ok=True)
+        path.with_suffix(".html").unlink(missing_ok=True)
+
+
+def door(path: Path, endpoint: Endpoint) -> Path:
+    """A private page beside the endpoint file that leads a browser to the dashboard with the token.
+
+    The browser is given its path, so that the token is in nobody's list of processes.
+    """
+    page = path.with_suffix(".html")
+    write_text(page, f'<!doctype html><meta http-equiv="refresh" content="0; url={endpoint.dashboard}">\n')
+    return page
 
 
 def load(path: Path) -> Endpoint | None:

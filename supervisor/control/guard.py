@@ -2,7 +2,8 @@
 
 A pure ASGI layer, because a WebSocket is what a hostile page reaches most easily and ready-made middlewares look at
 http only. A page elsewhere is refused by its Origin, one that has rebound its name to 127.0.0.1 by its Host, everybody
-who cannot read the user's private file by the token.
+who cannot read the user's private file by the token. The dashboard's own files hold nothing and are shown without a token:
+a browser that opens a page can send none.
 """
 
 from __future__ import annotations
@@ -44,9 +45,18 @@ class BodyTooLargeError(Exception):
 
 
 def judged(
-    headers: Iterable[tuple[bytes, bytes]], *, websocket: bool, port: int, token: str, most_body: int = MOST_BODY
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    websocket: bool,
+    port: int,
+    token: str,
+    most_body: int = MOST_BODY,
+    public: bool = False,
 ) -> Refusal | None:
-    """What is wrong with a request's headers (names in lower case); None if it may enter."""
+    """What is wrong with a request's headers (names in lower case); None if it may enter.
+
+    `public` asks for something that holds no secret: no token is needed, and a link elsewhere may lead to it.
+    """
     given: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         given.setdefault(name.lower(), []).append(value)
@@ -57,9 +67,12 @@ def judged(
     origins = {b"http://" + name for name in ours}
     if any(origin.lower() not in origins for origin in given.get(b"origin", [])):
         return Refusal(403, "origin", "requests of other pages are not answered")
-    if any(site.lower() not in {b"same-origin", b"none"} for site in given.get(b"sec-fetch-site", [])):
+    opened = public and given.get(b"sec-fetch-dest") == [b"document"]  # as a page of its own, by a link or a file
+    if not opened and any(site.lower() not in {b"same-origin", b"none"} for site in given.get(b"sec-fetch-site", [])):
         return Refusal(403, "origin", "requests of other pages are not answered")
-    if not any(hmac.compare_digest(said, token.encode()) for said in _tokens(given, websocket=websocket)):
+    if not public and not any(
+        hmac.compare_digest(said, token.encode()) for said in _tokens(given, websocket=websocket)
+    ):
         return Refusal(401, "token", "the token is missing or wrong; it is in the endpoint file, and new in each run")
     for length in given.get(b"content-length", []):
         if not length.isdigit() or int(length) > most_body:
@@ -84,8 +97,17 @@ def _tokens(given: dict[bytes, list[bytes]], *, websocket: bool) -> list[bytes]:
 class Guard:
     """Lets a request through to `app`, or answers it."""
 
-    def __init__(self, app: App, *, port: int, token: str, most_body: int = MOST_BODY) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        port: int,
+        token: str,
+        most_body: int = MOST_BODY,
+        public: frozenset[str] = frozenset(),
+    ) -> None:
         self._app = app
+        self._public = public
         self._port = port
         self._token = token
         self._most_body = most_body
@@ -95,7 +117,12 @@ class Guard:
             raise RuntimeError(f"the control API takes http and websocket, not {scope['type']}")
         websocket = scope["type"] == "websocket"
         refusal = judged(
-            scope["headers"], websocket=websocket, port=self._port, token=self._token, most_body=self._most_body
+            scope["headers"],
+            websocket=websocket,
+            port=self._port,
+            token=self._token,
+            most_body=self._most_body,
+            public=not websocket and scope["method"] in {"GET", "HEAD"} and scope["path"] in self._public,
         )
         if websocket:
             if refusal is not None:

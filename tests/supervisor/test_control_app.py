@@ -90,9 +90,34 @@ async def test_events_come_in_pages_that_join(client: httpx.AsyncClient, backend
     assert [one["detail"] for one in filtered["events"]] == [str(n) for n in range(0, 25, 3)]
 
 
+async def test_the_last_events_can_be_asked_for(client: httpx.AsyncClient, backend: FakeBackend) -> None:
+    """As many as there are, if fewer; the cursor is where the stream goes on."""
+    await backend.add(*(event("finding", detail=str(n)) for n in range(5)))
+    assert [one["detail"] for one in (await client.get("/api/events?last=2")).json()["events"]] == ["3", "4"]
+    everything = (await client.get("/api/events?last=1000")).json()
+    assert [one["detail"] for one in everything["events"]] == list("01234")
+    assert everything["cursor"] == str(backend.here())
+
+
+async def test_the_dashboard_needs_no_token_and_may_load_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
+    """Only to look: a post is refused as ever; its policy keeps it from frames, inline scripts and other hosts."""
+    for path, kind in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+        page = await client.get(path, headers={"Authorization": ""})
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith(kind)
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http://" not in page.text.replace("`http://", "")
+    assert (await client.post("/", headers={"Authorization": ""})).status_code == 401
+    assert (await client.get("/page.js/../../api/status", headers={"Authorization": ""})).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
+        ("/api/events?last=0", 422, "last"),
         ("/api/events?after=nonsense", 422, "cursor"),
         ("/api/events?after=other:7", 410, "cursor"),
         ("/api/events?limit=0", 422, "limit"),

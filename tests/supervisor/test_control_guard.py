@@ -14,7 +14,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from supervisor.control.endpoint import Endpoint, endpoint_file, load, publish, withdraw
+from supervisor.control.endpoint import Endpoint, door, endpoint_file, load, publish, withdraw
 from supervisor.control.guard import BEARER, MOST_BODY, PROTOCOL, judged
 from supervisor.control.server import serving
 from supervisor.workspace import Workspace
@@ -81,6 +81,26 @@ def test_a_browsers_websocket_may_bring_its_token_as_a_subprotocol() -> None:
     assert verdict(GOOD[0], wrong, websocket=True) == 401
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([GOOD[0]], None),
+        ([GOOD[0], (b"sec-fetch-site", b"none"), (b"sec-fetch-dest", b"document")], None),
+        ([GOOD[0], (b"sec-fetch-site", b"cross-site"), (b"sec-fetch-dest", b"document")], None),
+        ([GOOD[0], (b"sec-fetch-site", b"cross-site"), (b"sec-fetch-dest", b"iframe")], 403),
+        ([GOOD[0], (b"sec-fetch-site", b"cross-site"), (b"sec-fetch-dest", b"script")], 403),
+        ([GOOD[0], (b"origin", b"http://evil.example")], 403),
+        ([(b"host", b"evil.example:4567")], 421),
+    ],
+)
+def test_a_page_without_secrets_may_be_opened_and_not_embedded(
+    headers: list[tuple[bytes, bytes]], status: int | None
+) -> None:
+    """No token is needed, a link or a private file may lead there; no frame, no script tag, no foreign name."""
+    refusal = judged(headers, websocket=False, port=PORT, token=TOKEN, public=True)
+    assert (refusal.status if refusal else None) == status
+
+
 # --- the endpoint file
 
 
@@ -99,6 +119,19 @@ def test_the_endpoint_file_is_private_and_goes_only_with_its_own_run(tmp_path: P
     assert load(path) == new
     withdraw(path, new)
     assert load(path) is None
+
+
+def test_the_door_to_the_dashboard_is_private_and_goes_with_the_run(tmp_path: Path) -> None:
+    """It holds the token, which is nowhere else than behind the #."""
+    path = endpoint_file(Workspace(tmp_path / "a"), tmp_path)
+    endpoint = Endpoint(pid=1, port=2, token="x", workspace="a")
+    publish(path, endpoint)
+    page = door(path, endpoint)
+    assert "http://127.0.0.1:2/#token=x" in page.read_text()
+    if sys.platform != "win32":
+        assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    withdraw(path, endpoint)
+    assert not page.exists()
 
 
 def test_a_damaged_or_newer_endpoint_file_is_none(tmp_path: Path) -> None:

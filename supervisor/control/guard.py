@@ -2,8 +2,8 @@
 
 A pure ASGI layer, because a WebSocket is what a hostile page reaches most easily and ready-made middlewares look at
 http only. A page elsewhere is refused by its Origin, one that has rebound its name to 127.0.0.1 by its Host, everybody
-who cannot read the user's private file by the token. The dashboard's own files hold nothing and are shown without a token:
-a browser that opens a page can send none.
+who cannot read the user's private file by the token. The dashboard's own files hold nothing and are shown without a
+token: a browser that opens a page can send none.
 """
 
 from __future__ import annotations

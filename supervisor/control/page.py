@@ -30,5 +30,5 @@ def routes() -> Sequence[Route]:
 
 
 def _answer(name: str, kind: str, _request: Request) -> Response:
-    body = files(__package__).joinpath("page", name).read_bytes()
+    body = files(__package__).joinpath("static", name).read_bytes()
     return Response(body, headers={"content-type": kind, "content-security-policy": _POLICY})

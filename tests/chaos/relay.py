@@ -1,0 +1,157 @@
+"""A phase for chaos: passes chains of tasks on from phase to phase, and keeps a witness of everything it says.
+
+Copied into a workspace as its `relay.py`. The loop, the mailbox and the emitter are the real ones; only the driver is
+ours. Each hop emits findings (a line in the witness before and after each), and runs an agent with a child in a session
+of its own, whose pids are on file before the work goes on: whoever comes next looks whether they still live.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import zlib
+from pathlib import Path
+
+import anyio
+
+from actors.actor import Actor, Line, policy_of
+from actors.driver import Context
+from docs_store.mailbox import AsyncMailbox, Mailbox
+from docs_store.messages import Draft, Kind, Outcome, Task
+from docs_store.store import Store
+from docs_store.topology import from_data
+from ipc import process
+from ipc.control import Assignment
+
+PHASES = ("planning", "developer", "qa", "debugging")
+KINDS: dict[tuple[str, str], Kind] = {  # one that says no more than "this is yours now"
+    ("planning", "developer"): "Implement",
+    ("planning", "qa"): "Review",
+    ("planning", "debugging"): "Issue",
+    ("developer", "planning"): "Implemented",
+    ("developer", "qa"): "Review",
+    ("developer", "debugging"): "Issue",
+    ("qa", "planning"): "Issue",
+    ("qa", "developer"): "Issue",
+    ("qa", "debugging"): "Issue",
+    ("debugging", "planning"): "Fixed",
+    ("debugging", "developer"): "Issue",
+    ("debugging", "qa"): "Verify",
+}
+HOP = re.compile(r"chain (\S+), hop (\d+) of (\d+)")
+FINDINGS = 4  # of each hop
+AGENT = """
+import os, subprocess, sys, time
+quiet = subprocess.DEVNULL
+nap = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+stray = subprocess.Popen(nap, start_new_session=True, stdin=quiet, stdout=quiet, stderr=quiet)
+print(stray.pid, flush=True)
+sys.stdin.read(1)
+time.sleep(float(sys.argv[1]))
+stray.kill()
+stray.wait()
+"""
+
+
+def text_of(chain: str, hop: int, hops: int) -> str:
+    """What a task of that chain says."""
+    return f"chain {chain}, hop {hop} of {hops}"
+
+
+def first_phase(chain: str) -> str:
+    """Who gets a chain's first task."""
+    return PHASES[zlib.crc32(chain.encode()) % len(PHASES)]
+
+
+def next_phase(chain: str, hop: int, phase: str) -> str:
+    """Who gets the task after `hop`."""
+    others = [other for other in PHASES if other != phase]
+    return others[zlib.crc32(f"{chain} {hop}".encode()) % len(others)]
+
+
+class Relay:
+    """The driver of all four phases; `folder` is where the witnesses are."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def perform(self, task: Task, context: Context) -> Outcome:
+        found = HOP.search(task.message.text)
+        if found is None:
+            return Outcome(result="done", detail="looked")
+        chain, hop, hops = found[1], int(found[2]), int(found[3])
+        self._look_for_the_last_one(context.phase)
+        path = self.folder / f"witness-{context.phase}-{context.epoch}"
+        witness = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            for number in range(FINDINGS):
+                name = [chain, hop, task.attempt, number]
+                _tell(witness, "before", name)
+                context.say("relaying", 10 * number, "", type="finding", summary={"name": name})
+                _tell(witness, "after", name)
+                context.say("reading", 10 * number, f"{number}")
+                if number == 0:
+                    await self._have_it_done(chain, hop, context.phase)
+        finally:
+            os.close(witness)
+        if hop + 1 == hops:
+            return Outcome(result="done", detail=f"the end of chain {chain}")
+        to = next_phase(chain, hop, context.phase)
+        draft = Draft(to=to, kind=KINDS[context.phase, to], text=text_of(chain, hop + 1, hops))
+        return Outcome(result="done", detail=f"hop {hop} of chain {chain}", posts=(draft,))
+
+    async def _have_it_done(self, chain: str, hop: int, phase: str) -> None:
+        """Run an agent to its end; one that somebody kills is started again."""
+        seconds = zlib.crc32(f"{hop} {chain}".encode()) % 100 / 500
+        code = -1
+        while code != 0:
+            agent = await process.spawn(
+                [sys.executable, "-I", "-S", "-c", AGENT, str(seconds)],
+                stdin=process.PIPE,
+                stdout=process.PIPE,
+                session=False,
+            )
+            async with agent:
+                assert agent.stdin is not None
+                assert agent.stdout is not None
+                try:
+                    stray = process.identify(int(await agent.stdout.receive()))
+                    known = [agent.identity] if stray is None else [agent.identity, stray]
+                    draft = self.folder / f"agents-{phase}.new"
+                    draft.write_text(json.dumps([[one.pid, one.created] for one in known]), encoding="utf-8")
+                    draft.replace(self.folder / f"agents-{phase}")
+                    await agent.stdin.send(b"g")
+                except (ValueError, anyio.EndOfStream, anyio.BrokenResourceError):
+                    continue  # it was killed before it could say or hear anything
+                code = await agent.wait()
+
+    def _look_for_the_last_one(self, phase: str) -> None:
+        """Whatever the last attempt had started must be gone by now."""
+        left = self.folder / f"agents-{phase}"
+        if left.exists():
+            for pid, created in json.loads(left.read_text(encoding="utf-8")):
+                if process.is_alive(process.Identity(pid, created)):
+                    with (self.folder / "overlaps").open("a", encoding="utf-8") as file:
+                        file.write(f"{phase}: process {pid} of an earlier attempt still lives\n")
+            left.unlink()
+
+
+def _tell(witness: int, when: str, name: list[str | int]) -> None:
+    os.write(witness, (json.dumps([when, *name]) + "\n").encode())
+
+
+async def main(line: Line, assignment: Assignment) -> None:
+    """What `actor = "relay:main"` names: the usual loop with our driver."""
+    topology = from_data(assignment.topology)
+    store = Store.open(Path(assignment.crew), topology=topology, create=False)
+    actor = Actor(
+        policy=policy_of(assignment.phase, topology),
+        driver=Relay(Path(assignment.options["witnesses"])),
+        mailbox=AsyncMailbox(Mailbox(store, assignment.phase, assignment.epoch)),
+        line=line,
+        assignment=assignment,
+        topology=topology,
+    )
+    await actor.run()

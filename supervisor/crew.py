@@ -80,7 +80,7 @@ class Crew:
         self.notifier = notifier
         self.mailbox = Mailbox()
         self.seats = {phase.key: Seat(phase=phase, config=config.phases[phase.key]) for phase in config.topology.phases}
-        self.interrupted = ""
+        self.interrupted = ""  # by whom: a signal, or a command
         self._dirty: tuple[str, ...] = ()
         self._head = 0
         self._opened = False
@@ -115,7 +115,6 @@ class Crew:
         self._ended = anyio.Event()
         self._last_ring = 0.0
         self._stopping = False
-        self._stop_reason = ""
 
     def _start(self, *work: Any) -> None:
         """Start a task in the run's task group."""
@@ -234,7 +233,7 @@ class Crew:
         if isinstance(command, StopCrew):
             self.plane.record("log_entry", step="command", detail=f"stop: {command.reason}")
             pending.answer(Reply(ok=True, text="the crew is being stopped", data={"pid": self.plane.pid}))
-            self._stop_reason = command.reason
+            self.interrupted = command.reason
             self._ended.set()
         else:
             self._group.start_soon(self._carry_out, pending)
@@ -607,7 +606,7 @@ class Crew:
                 seat.state = "stopping"
                 await child.stop(
                     max(0.5, min(5.0, deadline - anyio.current_time())),
-                    self.interrupted or self._stop_reason or "the run ends",
+                    self.interrupted or "the run ends",
                 )
                 await child.end_tree()
                 await self.succession.bury(seat, child)

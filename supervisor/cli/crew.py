@@ -95,7 +95,8 @@ def run(
     """Run the crew in the foreground, until Ctrl-C or, with --until-idle, until it has done what it can.
 
     Exit codes: 0 done and approved by QA, 1 work remains or waits for you (supervisor inbox), 75 a supervisor is
-    running here already, 78 supervisor.toml has mistakes, 130 interrupted.
+    running here already, 78 supervisor.toml has mistakes, 130 ended on request (Ctrl-C,
+    SIGTERM, supervisor stop).
     """
     if plain + as_json + quiet > 1:
         raise UsageError("--plain, --json and --quiet exclude each other; choose one")

@@ -5,6 +5,8 @@ Pure. The choices and their reasons are comments in the unit itself, where whoev
 
 from __future__ import annotations
 
+from supervisor.exits import Exit
+
 from .definition import DO_NOT_RETRY, RESTART_AFTER, START_WITHIN, STOP_WITHIN, WATCHDOG, Service
 
 
@@ -36,9 +38,9 @@ def unit(service: Service) -> str:
         "# Done (0) is an end; a crash is not. What a person must put right first is not tried again.",
         "Restart=on-failure",
         f"RestartSec={RESTART_AFTER}",
-        f"RestartPreventExitStatus={' '.join(map(str, DO_NOT_RETRY))}",
-        "# 130 is an orderly end on request.",
-        "SuccessExitStatus=130",
+        "# 130 is an orderly end on request, by a signal or by `supervisor stop`: no failure, whatever Restart= says.",
+        f"RestartPreventExitStatus={' '.join(map(str, (*DO_NOT_RETRY, int(Exit.INTERRUPTED))))}",
+        f"SuccessExitStatus={int(Exit.INTERRUPTED)}",
         f"TimeoutStartSec={START_WITHIN}",
         "# SIGTERM for the supervisor alone, which ends its workers in order; SIGKILL for all that is left after that.",
         "KillMode=mixed",

@@ -18,7 +18,7 @@ from ipc.process import escapees
 from supervisor.journal import JournalReader, StoredEvent
 from supervisor.workspace import Workspace
 from tests.chaos.crews import MARK
-from tests.chaos.relay import FINDINGS, HOP
+from tests.chaos.relay import HOP
 
 Name = tuple[str, int, int, int]  # of a finding: chain, hop, attempt, number
 
@@ -34,11 +34,13 @@ class Account:
     def problems(self) -> list[str]:
         """Everything that is wrong, in words; empty when all is well."""
         workspace = Workspace(self.root)
+        verdict = Store.examine(workspace.crew, head_file=workspace.head)
+        if not verdict.ok:
+            return [f"the history does not verify: {verdict}"]
         store = Store.open(workspace.crew, head_file=workspace.head, create=False)
         events, open_epochs = _journal(workspace)
         return [
             *self._processes(),
-            *_verification(store),
             *_views(store, workspace),
             *self._work(store),
             *_finishes(store, events),
@@ -60,10 +62,10 @@ class Account:
         wanted = {(chain, hop) for chain, hops in self.chains.items() for hop in range(hops)}
         posted: Counter[tuple[str, int]] = Counter()
         hop_of: dict[str, tuple[str, int]] = {}
-        for _id, text in _posts(store):
+        for posted_as, text in _posts(store):
             if found := HOP.search(text):
                 posted[found[1], int(found[2])] += 1
-                hop_of[_id] = found[1], int(found[2])
+                hop_of[posted_as] = found[1], int(found[2])
         finished = Counter(
             hop_of[record.data["task"]]
             for record in store.records()
@@ -72,9 +74,9 @@ class Account:
         for what, counted in (("posted", posted), ("finished", finished)):
             for chain, hop in sorted(wanted - counted.keys()):
                 yield f"hop {hop} of chain {chain} was never {what}"
-            for (chain, hop), times in sorted(counted.items()):
-                if times != 1 or (chain, hop) not in wanted:
-                    yield f"hop {hop} of chain {chain} was {what} {times} times"
+            for (chain, hop), count in sorted(counted.items()):
+                if count != 1 or (chain, hop) not in wanted:
+                    yield f"hop {hop} of chain {chain} was {what} {count} times"
         for message in store.state.messages.values():
             if message.status in UNFINISHED:
                 yield f"{message.id} is {message.status}: {message.text[:80]}"
@@ -86,13 +88,14 @@ class Account:
             if event.type == "finding":
                 stored[event.worker, event.epoch].append(_name(event.summary["name"]))
         for path in sorted(self.witnesses.glob("witness-*")):
-            _, worker, epoch = path.name.split("-")
+            _, worker, number = path.name.split("-")
+            epoch = int(number)
             begun, given = _witnessed(path)
-            mine = stored.pop((worker, int(epoch)), [])
+            mine = stored.pop((worker, epoch), [])
             who = f"{worker} {epoch}"
-            for name, times in Counter(mine).items():
-                if times != 1:
-                    yield f"{who}: finding {name} is there {times} times"
+            for name, count in Counter(mine).items():
+                if count != 1:
+                    yield f"{who}: finding {name} is there {count} times"
             for name in sorted(set(given) - set(mine)):
                 yield f"{who}: finding {name} was given and is not there"
             for name in sorted(set(mine) - set(begun)):
@@ -113,12 +116,6 @@ def _journal(workspace: Workspace) -> tuple[list[StoredEvent], list[tuple[str, i
     finally:
         reader.close()
     return events, left
-
-
-def _verification(store: Store) -> Iterator[str]:
-    verdict = store.verify()
-    if not verdict.ok:
-        yield f"the history does not verify: {verdict}"
 
 
 def _views(store: Store, workspace: Workspace) -> Iterator[str]:
@@ -173,7 +170,8 @@ def _order(events: Iterable[StoredEvent]) -> Iterator[str]:
 
 def _witnessed(path: Path) -> tuple[list[Name], list[Name]]:
     """What was about to be given, and what `emit` had taken; the last line may be torn."""
-    begun, given = [], []
+    begun: list[Name] = []
+    given: list[Name] = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             when, *name = json.loads(line)
@@ -184,6 +182,3 @@ def _witnessed(path: Path) -> tuple[list[Name], list[Name]]:
 def _name(said: list[Any]) -> Name:
     chain, hop, attempt, number = said
     return str(chain), int(hop), int(attempt), int(number)
-
-
-__all__ = ["FINDINGS", "Account"]

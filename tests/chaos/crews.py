@@ -32,6 +32,7 @@ from tests.chaos.relay import KINDS, PHASES, first_phase, text_of
 
 LIMIT = 180.0  # seconds for a crew to come to its end on a busy machine
 MOST_OPEN = 8  # chains of a crew at a time
+PAUSE = 1.6  # seconds between two blows at a crew, on average: fewer deaths a minute than a crew is given up for
 MARK = "CHAOS_OF"  # in the environment of all that a crew starts
 ROLES = (*PHASES, "spare", "agent", "supervisor")
 
@@ -49,7 +50,8 @@ actor = "relay:main"
 options = {{witnesses = '{folder}'}}
 """
 
-What = Literal["kill", "stop", "hand", "post"]
+What = Literal["kill", "end", "stop", "hang up"]
+SIGNALS = {"kill": signal.SIGKILL, "end": signal.SIGTERM, "stop": signal.SIGSTOP, "hang up": signal.SIGHUP}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class Blow:
     """One thing that happens: after `pause` seconds, to that role of that crew; a stop lasts `length` seconds."""
 
     pause: float
-    what: Literal["kill", "stop"]
+    what: What
     crew: int
     role: str
     length: float = 0.0
@@ -69,9 +71,11 @@ def plan(seed: int, crews: int) -> Iterator[Blow]:
     weights = (4, 4, 4, 4, 2, 6, 4)
     while True:
         role = chance.choices(ROLES, weights)[0]
-        what: Literal["kill", "stop"] = "stop" if chance.random() < 0.4 else "kill"
+        what: What = chance.choices(("kill", "stop", "end"), (9, 7, 1))[0]
+        if role == "supervisor" and what == "end" and chance.random() < 0.5:
+            what = "hang up"
         yield Blow(
-            pause=chance.expovariate(1 / 1.5),
+            pause=chance.choices((chance.expovariate(crews / PAUSE), 0.0), (4, 1))[0],  # some come all at once
             what=what,
             crew=chance.randrange(crews),
             role=role,
@@ -84,9 +88,8 @@ class ChaosCrew:
     """One workspace, its supervisor and what was asked of it: chain → hops."""
 
     root: Path
-    started: float
     log: Callable[[str], None]
-    wrapper: Sequence[str] = ("-m", "supervisor")
+    program: Sequence[str] = ("-m", "supervisor")
     chains: dict[str, int] = field(default_factory=dict)
     codes: Counter[int] = field(default_factory=Counter)
     process: subprocess.Popen[bytes] | None = None
@@ -134,7 +137,7 @@ class ChaosCrew:
         """Start the supervisor, also while what its predecessor left still lives."""
         with self.output.open("a") as out:
             self.process = subprocess.Popen(
-                [sys.executable, *self.wrapper, "run", "--quiet", *words],
+                [sys.executable, *self.program, "run", "--quiet", *words],
                 cwd=self.root,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
@@ -272,19 +275,19 @@ class Chaos:
         *,
         seed: int,
         crews: int = 2,
-        wrapper: Sequence[str] = ("-m", "supervisor"),
+        blows: Iterator[Blow] | None = None,
+        program: Sequence[str] = ("-m", "supervisor"),
         show: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.seed = seed
         self.started = time.monotonic()
         self.lines: list[str] = []
         self.blows: Counter[str] = Counter()
+        self._plan = plan(seed, crews) if blows is None else blows
         self._show = show
         self._file = folder / "chaos.log"
         self._asleep: list[tuple[float, Identity]] = []
-        self.crews = [
-            ChaosCrew(folder / name, self.started, self.log, wrapper) for name in "abcdefgh"[:crews]
-        ]
+        self.crews = [ChaosCrew(folder / name, self.log, program) for name in "abcdefgh"[:crews]]
 
     def log(self, line: str) -> None:
         said = f"{time.monotonic() - self.started:8.2f}  {line}"
@@ -296,10 +299,9 @@ class Chaos:
     def run(self, seconds: float) -> Mapping[str, int]:
         """Work and blows for that long, then peace; the exit code of each crew's last run."""
         chance = random.Random(f"work {self.seed}")
-        blows = plan(self.seed, len(self.crews))
         end = time.monotonic() + seconds
-        due = time.monotonic() + 1.0
-        blow = next(blows)
+        blow = next(self._plan)
+        due = time.monotonic() + 1.0 + blow.pause
         for crew in self.crews:
             crew.start()
         while (now := time.monotonic()) < end:
@@ -309,7 +311,7 @@ class Chaos:
                 crew.give(chance)
             if now >= due:
                 self.strike(blow)
-                blow = next(blows)
+                blow = next(self._plan)
                 due = now + blow.pause
             time.sleep(0.05)
         self._wake(float("inf"))
@@ -322,11 +324,10 @@ class Chaos:
         if not found:
             self.log(f"{crew.name}: {blow.what} {blow.role}: nobody there")
             return
-        victim = found[0]
-        number = signal.SIGKILL if blow.what == "kill" else signal.SIGSTOP
+        victim = found[0]  # of several agents the oldest
         with suppress(ProcessLookupError):
             if is_alive(victim):
-                os.kill(victim.pid, number)
+                os.kill(victim.pid, SIGNALS[blow.what])
                 self.blows[f"{blow.what} {blow.role}"] += 1
         if blow.what == "stop":
             self._asleep.append((time.monotonic() + blow.length, victim))

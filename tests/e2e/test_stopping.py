@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from supervisor.exits import Exit
+from supervisor.service.definition import is_retried
 from tests.e2e.conftest import Gates, Shop, living
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
@@ -40,6 +41,20 @@ def test_an_interrupted_run_ends_in_order_and_the_next_goes_on(shop: Shop, numbe
     assert {f["data"]["task"] for f in shop.records("finish")} >= {"assess.r1.qa", "assess.r1.planning"}
     claims = [c["epoch"] for c in shop.records("claim") if c["data"]["id"] == "assess.r1.qa"]
     assert len(claims) == len(set(claims)) == 2  # the interrupted cycle has written nothing, and was done anew
+
+
+def test_a_commanded_stop_is_no_failure(shop: Shop) -> None:
+    """`supervisor stop` with work left ends the run with 130, which no service manager takes for a failure."""
+    gates = Gates(shop)
+    gates.close("qa")
+    with shop.watch() as run:
+        pids = gates.inside("qa")
+        workers = shop.workers()
+        shop.say("stop")
+        assert run.wait() == Exit.INTERRUPTED, run.told()
+        assert living([*pids, *(worker.pid for worker in workers)]) == []
+    assert run.events[-1]["summary"]["exit"] == Exit.INTERRUPTED
+    assert not is_retried(Exit.INTERRUPTED)
 
 
 def test_a_second_interrupt_ends_the_run_at_once(shop: Shop) -> None:

@@ -6,9 +6,12 @@ ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 endif
 JOBS ?= 2
+MINUTES ?= 5
+CREWS ?= 2
+SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-matrix test-windows check format bench bench-long docs clean
+.PHONY: help run test test-all test-matrix test-windows soak check format bench bench-long docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +45,9 @@ test-matrix:  ## the tests with the other supported Pythons that this machine ha
 	  echo "Python $$version: $$python"; \
 	  $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON="$$python" || exit 1; \
 	done
+
+soak: $(VENV)/.installed  ## kill and stop processes of running crews at random, then look: make soak MINUTES=60 SEED=1 CREWS=2
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) --crews $(CREWS) $(if $(SEED),--seed $(SEED))
 
 test-windows: $(VENV)/.installed  ## the tests with a Windows Python under Wine, and a service's whole life (Linux)
 	$(BIN)/python -m tests.windows.wine test

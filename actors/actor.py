@@ -50,6 +50,7 @@ from .trees import Trees
 
 MOST_REDOS = 5  # of a cycle whose change was overtaken
 NO_ROOM = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk is full or read-only
+HEAD = "head"  # in .supervisor/, as `supervisor.workspace` has it
 RETRY_AFTER = 1.0  # seconds between attempts to write while the store is not available
 
 log = structlog.get_logger(__name__)
@@ -304,7 +305,9 @@ async def main(line: Line, assignment: Assignment) -> None:
     driver = own_driver(str(options["actor"]), phase, topology) if options.get("actor") else None
     if driver is None:
         driver = load_driver(str(options.get("driver", "builtin")), phase)
-    store = Store.open(Path(assignment.crew), topology=topology, create=False)
+    # The head outside moves with our records too: a history that was cut behind the supervisor's last one is noticed.
+    head = Path(assignment.state) / HEAD
+    store = Store.open(Path(assignment.crew), topology=topology, create=False, head_file=head)
     actor = Actor(
         policy=policy_of(phase, topology, driver),
         driver=driver,

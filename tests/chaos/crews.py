@@ -114,7 +114,7 @@ class ChaosCrew:
         config = CONFIG + "".join(PHASE.format(phase=phase, folder=self.witnesses) for phase in PHASES)
         (self.root / "supervisor.toml").write_text(config, encoding="utf-8")
         self.say("trust")
-        self.store = Store.open(self.workspace.crew, create=False, deadline=60.0)
+        self.store = Store.open(self.workspace.crew, head_file=self.workspace.head, create=False, deadline=60.0)
 
     # -- the supervisor
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import anyio
 
-from actors.actor import Actor, Line, policy_of
+from actors.actor import HEAD, Actor, Line, policy_of
 from actors.driver import Context
 from docs_store.mailbox import AsyncMailbox, Mailbox
 from docs_store.messages import Draft, Kind, Outcome, Task
@@ -145,7 +145,8 @@ def _tell(witness: int, when: str, name: list[str | int]) -> None:
 async def main(line: Line, assignment: Assignment) -> None:
     """What `actor = "relay:main"` names: the usual loop with our driver."""
     topology = from_data(assignment.topology)
-    store = Store.open(Path(assignment.crew), topology=topology, create=False)
+    head = Path(assignment.state) / HEAD
+    store = Store.open(Path(assignment.crew), topology=topology, create=False, head_file=head)
     actor = Actor(
         policy=policy_of(assignment.phase, topology),
         driver=Relay(Path(assignment.options["witnesses"])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from docs_store.topology import DEFAULT
 from supervisor.exits import Exit
 from tests.e2e.conftest import Shop
 
@@ -342,3 +344,14 @@ def test_a_huge_repository(shop: Shop) -> None:
         assert run.wait() == 0, run.told()
     count = int(counted["detail"].split()[2])
     assert 100_000 <= count < 100_100
+
+
+def test_a_history_cut_behind_the_last_record_of_a_worker_is_noticed(shop: Shop) -> None:
+    """Also what a worker put on record last is missed, though the supervisor has not written since."""
+    assert shop.run() == 0, shop.output
+    segment = max((shop.root / "crew" / ".history").glob("*.jsonl"))
+    lines = segment.read_bytes().splitlines(keepends=True)
+    assert json.loads(lines[-1])["by"] in {phase.key for phase in DEFAULT.phases}
+    segment.write_bytes(b"".join(lines[:-1]))
+    assert shop.run() != 0
+    assert "wiped or cut" in shop.output

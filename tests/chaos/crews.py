@@ -46,7 +46,7 @@ deaths = 100
 """
 PHASE = """
 [phases.{phase}]
-actor = "relay:main"
+actor = "relay:Relay"
 options = {{witnesses = '{folder}'}}
 """
 

@@ -1,8 +1,8 @@
 """A phase for chaos: passes chains of tasks on from phase to phase, and keeps a witness of everything it says.
 
-Copied into a workspace as its `relay.py`. The loop, the mailbox and the emitter are the real ones; only the driver is
-ours. Each hop emits findings (a line in the witness before and after each), and runs an agent with a child in a session
-of its own, whose pids are on file before the work goes on: whoever comes next looks whether they still live.
+Copied into a workspace as its `relay.py`. The loop, the mailbox and the emitter are the real ones; what is done in a
+cycle is ours. Each hop emits findings (a line in the witness before and after each), and runs an agent with a child in
+a session of its own, whose pids are on file before the work goes on: whoever comes next looks whether they still live.
 """
 
 from __future__ import annotations
@@ -16,14 +16,9 @@ from pathlib import Path
 
 import anyio
 
-from actors.actor import HEAD, Actor, Line, policy_of
-from actors.driver import Context
-from docs_store.mailbox import AsyncMailbox, Mailbox
-from docs_store.messages import Draft, Kind, Outcome, Task
-from docs_store.store import Store
-from docs_store.topology import from_data
+from actors.own import Context, Draft, Outcome, PhaseActor, Task
+from docs_store.messages import Kind
 from ipc import process
-from ipc.control import Assignment
 
 PHASES = ("planning", "developer", "qa", "debugging")
 KINDS: dict[tuple[str, str], Kind] = {  # one that says no more than "this is yours now"
@@ -71,19 +66,17 @@ def next_phase(chain: str, hop: int, phase: str) -> str:
     return others[zlib.crc32(f"{chain} {hop}".encode()) % len(others)]
 
 
-class Relay:
-    """The driver of all four phases; `folder` is where the witnesses are."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+class Relay(PhaseActor):
+    """What `actor = "relay:Relay"` names, for all four phases; `options.witnesses` is where the witnesses are."""
 
     async def perform(self, task: Task, context: Context) -> Outcome:
         found = HOP.search(task.message.text)
         if found is None:
             return Outcome(result="done", detail="looked")
         chain, hop, hops = found[1], int(found[2]), int(found[3])
-        self._look_for_the_last_one(context.phase)
-        path = self.folder / f"witness-{context.phase}-{context.epoch}"
+        folder = Path(context.options["witnesses"])
+        look_for_the_last_one(folder, context.phase)
+        path = folder / f"witness-{context.phase}-{context.epoch}"
         witness = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             for number in range(FINDINGS):
@@ -93,7 +86,7 @@ class Relay:
                 _tell(witness, "after", name)
                 context.say("reading", 10 * number, f"{number}")
                 if number == 0:
-                    await self._have_it_done(chain, hop, context.phase)
+                    await have_it_done(folder, chain, hop, context.phase)
         finally:
             os.close(witness)
         if hop + 1 == hops:
@@ -102,57 +95,43 @@ class Relay:
         draft = Draft(to=to, kind=KINDS[context.phase, to], text=text_of(chain, hop + 1, hops))
         return Outcome(result="done", detail=f"hop {hop} of chain {chain}", posts=(draft,))
 
-    async def _have_it_done(self, chain: str, hop: int, phase: str) -> None:
-        """Run an agent to its end; one that somebody kills is started again."""
-        seconds = zlib.crc32(f"{hop} {chain}".encode()) % 100 / 500
-        code = -1
-        while code != 0:
-            agent = await process.spawn(
-                [sys.executable, "-I", "-S", "-c", AGENT, str(seconds)],
-                stdin=process.PIPE,
-                stdout=process.PIPE,
-                session=False,
-            )
-            async with agent:
-                assert agent.stdin is not None
-                assert agent.stdout is not None
-                try:
-                    stray = process.identify(int(await agent.stdout.receive()))
-                    known = [agent.identity] if stray is None else [agent.identity, stray]
-                    draft = self.folder / f"agents-{phase}.new"
-                    draft.write_text(json.dumps([[one.pid, one.created] for one in known]), encoding="utf-8")
-                    draft.replace(self.folder / f"agents-{phase}")
-                    await agent.stdin.send(b"g")
-                except (ValueError, anyio.EndOfStream, anyio.BrokenResourceError):
-                    continue  # it was killed before it could say or hear anything
-                code = await agent.wait()
 
-    def _look_for_the_last_one(self, phase: str) -> None:
-        """Whatever the last attempt had started must be gone by now."""
-        left = self.folder / f"agents-{phase}"
-        if left.exists():
-            for pid, created in json.loads(left.read_text(encoding="utf-8")):
-                if process.is_alive(process.Identity(pid, created)):
-                    with (self.folder / "overlaps").open("a", encoding="utf-8") as file:
-                        file.write(f"{phase}: process {pid} of an earlier attempt still lives\n")
-            left.unlink()
+async def have_it_done(folder: Path, chain: str, hop: int, phase: str) -> None:
+    """Run an agent to its end; one that somebody kills is started again."""
+    seconds = zlib.crc32(f"{hop} {chain}".encode()) % 100 / 500
+    code = -1
+    while code != 0:
+        agent = await process.spawn(
+            [sys.executable, "-I", "-S", "-c", AGENT, str(seconds)],
+            stdin=process.PIPE,
+            stdout=process.PIPE,
+            session=False,
+        )
+        async with agent:
+            assert agent.stdin is not None
+            assert agent.stdout is not None
+            try:
+                stray = process.identify(int(await agent.stdout.receive()))
+                known = [agent.identity] if stray is None else [agent.identity, stray]
+                draft = folder / f"agents-{phase}.new"
+                draft.write_text(json.dumps([[one.pid, one.created] for one in known]), encoding="utf-8")
+                draft.replace(folder / f"agents-{phase}")
+                await agent.stdin.send(b"g")
+            except (ValueError, anyio.EndOfStream, anyio.BrokenResourceError):
+                continue  # it was killed before it could say or hear anything
+            code = await agent.wait()
+
+
+def look_for_the_last_one(folder: Path, phase: str) -> None:
+    """Whatever the last attempt had started must be gone by now."""
+    left = folder / f"agents-{phase}"
+    if left.exists():
+        for pid, created in json.loads(left.read_text(encoding="utf-8")):
+            if process.is_alive(process.Identity(pid, created)):
+                with (folder / "overlaps").open("a", encoding="utf-8") as file:
+                    file.write(f"{phase}: process {pid} of an earlier attempt still lives\n")
+        left.unlink()
 
 
 def _tell(witness: int, when: str, name: list[str | int]) -> None:
     os.write(witness, (json.dumps([when, *name]) + "\n").encode())
-
-
-async def main(line: Line, assignment: Assignment) -> None:
-    """What `actor = "relay:main"` names: the usual loop with our driver."""
-    topology = from_data(assignment.topology)
-    head = Path(assignment.state) / HEAD
-    store = Store.open(Path(assignment.crew), topology=topology, create=False, head_file=head)
-    actor = Actor(
-        policy=policy_of(assignment.phase, topology),
-        driver=Relay(Path(assignment.options["witnesses"])),
-        mailbox=AsyncMailbox(Mailbox(store, assignment.phase, assignment.epoch)),
-        line=line,
-        assignment=assignment,
-        topology=topology,
-    )
-    await actor.run()

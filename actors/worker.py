@@ -258,6 +258,7 @@ def main() -> NoReturn:
     reports.put(control.Spare(pid=os.getpid()))
     code = 0
     try:
+        preload_drivers(lambda: has_come(wires.control))
         assignment, already = wait_for_assignment(wires.control)
         if assignment is None:
             leave(0)  # a spare that was not needed
@@ -313,6 +314,17 @@ def preload() -> None:
     importlib.import_module("ipc.emitter")
     importlib.import_module("multiprocessing").set_start_method("spawn", force=True)
     importlib.import_module("anyio._backends._asyncio")
+
+
+def preload_drivers(enough: Callable[[], bool]) -> None:
+    """Import what the phases' built-in drivers need, one after the other, until `enough`: a spare has the time.
+
+    A worker that is wanted at once imports its own phase's only.
+    """
+    for name in ("qa", "developer", "debugging", "planning"):
+        if enough():
+            return
+        importlib.import_module(f"actors.drivers.builtin.{name}")
 
 
 def wait_for_assignment(descriptor: int) -> tuple[control.Assignment | None, bytes]:
@@ -421,18 +433,22 @@ def configure_logs(*, phase: str, epoch: int) -> None:
     )
 
 
-def look_at_control(descriptor: int) -> bytes:
-    """What lies in the control pipe now; leaves if its other end is closed."""
+def has_come(descriptor: int) -> bool:
+    """Whether a read of the control pipe would return at once, with something or with its end."""
     if sys.platform == "win32":
         try:
-            waiting = _winapi.PeekNamedPipe(msvcrt.get_osfhandle(descriptor), 0)[0]
-        except OSError:
-            leave_orphaned()
-        return os.read(descriptor, int(waiting)) if waiting else b""
+            return bool(_winapi.PeekNamedPipe(msvcrt.get_osfhandle(descriptor), 0)[0])
+        except OSError:  # its other end is closed
+            return True
     import select
 
     readable, _, _ = select.select([descriptor], [], [], 0)
-    if not readable:
+    return bool(readable)
+
+
+def look_at_control(descriptor: int) -> bytes:
+    """What lies in the control pipe now; leaves if its other end is closed."""
+    if not has_come(descriptor):
         return b""
     data = _read(descriptor)
     if not data:

@@ -7,7 +7,7 @@ import json
 import platform
 from pathlib import Path
 
-from benchmarks import documents, events
+from benchmarks import documents, events, supervision
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     keep = (arguments.only or arguments.long) and target.exists()
     results: dict[str, float | str] = json.loads(target.read_text()) if keep else {}
     results["python"] = platform.python_version()
-    chosen = events.LONG if arguments.long else {**events.BENCHMARKS, **documents.BENCHMARKS}
+    chosen = events.LONG if arguments.long else {**events.BENCHMARKS, **documents.BENCHMARKS, **supervision.BENCHMARKS}
     for name, benchmark in chosen.items():
         if arguments.only in name:
             for key, value in benchmark(0.1 if arguments.quick else 1.0).items():

@@ -90,6 +90,13 @@ class Process:
         """The exit code once `wait` has seen it (negative for a signal); None before."""
         return self._code
 
+    @property
+    def has_exited(self) -> bool:
+        """Whether it is known to have exited; on Linux also when nobody has waited for it yet."""
+        if self._code is None and sys.platform == "linux" and not self._reaped:
+            return _peek_code(self.pid) is not None
+        return self._code is not None
+
     async def wait(self) -> int:
         """The exit code, as soon as the process itself has exited; any number of tasks may wait."""
         if self._code is None:

@@ -266,8 +266,9 @@ class Pump:
         """Put the epoch on record and make its folder, before its worker hears of it. JournalError, OSError."""
         folder = self.folder(worker, epoch)
         row = OpenedRow(worker=worker, epoch=epoch, pid=pid, created=created)
-        await asyncio.wrap_future(self.journal.commit([row]))
-        await asyncio.wrap_future(self.journal.run(lambda: create_folder(folder)))
+        recorded = asyncio.wrap_future(self.journal.commit([row]))  # one after the other, in the journal's thread
+        made = asyncio.wrap_future(self.journal.run(lambda: create_folder(folder)))
+        await asyncio.gather(recorded, made)
         self._admit_epoch(worker, epoch, nonce, Marks())
         return folder
 

@@ -73,7 +73,7 @@ class Standby:
         if self._group is None:
             raise RuntimeError("spares are kept only while `run` runs")
         self._deaths = 0
-        living = [spare for spare in self._spares if spare.child.exited is None]
+        living = [spare for spare in self._spares if not spare.child.process.has_exited]
         spare = next((s for s in living if s.child.is_spare), living[0] if living else None)
         if spare is None:
             spare = await self._start()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .plane import EventPlane
     from .standby import Standby
 
+SUCCESSOR_FIRST = 0.1  # seconds that closing an epoch waits, so that it is not in the way of the next one's start
 SEAT_AGAIN = 1.0  # seconds before a worker is seated whose epoch could not be put on record
 
 
@@ -89,33 +90,48 @@ class Succession:
             await self._closed.wait()
 
     async def succeed(self, seat: Seat, fact: Exited) -> None:
-        """After an exit: the whole tree goes, the epoch's events are closed, and somebody new may come."""
-        child = fact.child
+        """After an exit: the whole tree goes, the epoch's events are closed, and somebody new may come.
+
+        The three go side by side; only the assignment waits for the tree, and the closing lets the successor go first.
+        """
+        tree, seated = anyio.Event(), anyio.Event()
         self._record_exit(seat, fact)
+        seat.closing.add(fact.child.epoch)
+        self._start(self._clear, seat, fact.child, tree)
+        self._start(self.bury, seat, fact.child, seated)
+        try:
+            if self.stopping:
+                await tree.wait()
+                seat.moving = False
+                return
+            decision = after_exit(
+                fact.as_exit(seat.key),
+                history=self._history,
+                policy=self._policy,
+                crew=self._crew_policy,
+                order=tuple(self.seats),
+                now=anyio.current_time(),
+                jitter=random.random(),  # noqa: S311 - spreads restarts, guards no secret
+            )
+            self._history = decision.history
+            await self._follow(seat, fact, decision, tree)
+        finally:
+            seated.set()
+
+    async def _clear(self, seat: Seat, child: Child, tree: anyio.Event) -> None:
+        """End what is left of a dead worker's tree; `tree` is set when that is nothing."""
         while await child.end_tree():
             seat.detail = "processes of the last worker cannot be ended; its task is not handed on before they are gone"
             self._plane.record("log_entry", phase=seat.key, step="tree", detail=seat.detail)
             await anyio.sleep(1.0)
-        self._start(self.bury, seat, child)
-        if self.stopping:
-            seat.moving = False
-            return
-        decision = after_exit(
-            fact.as_exit(seat.key),
-            history=self._history,
-            policy=self._policy,
-            crew=self._crew_policy,
-            order=tuple(self.seats),
-            now=anyio.current_time(),
-            jitter=random.random(),  # noqa: S311 - spreads restarts, guards no secret
-        )
-        self._history = decision.history
-        await self._follow(seat, fact, decision)
+        tree.set()
 
-    async def _follow(self, seat: Seat, fact: Exited, decision: Decision) -> None:
+    async def _follow(self, seat: Seat, fact: Exited, decision: Decision, tree: anyio.Event) -> None:
         self._plane.record(
             "log_entry", phase=seat.key, step="decision", detail=decision.reason, summary=dict(decision.inputs)
         )
+        if not isinstance(decision, StartAgain):
+            await tree.wait()
         match decision:
             case StartAgain():
                 seat.state, seat.detail = "backoff", decision.reason
@@ -130,7 +146,7 @@ class Succession:
                     if other != seat.key:
                         await self.replace(self.seats[other], decision.reason)
                 because = f"{seat.condemned}; {decision.reason}" if seat.condemned else decision.reason
-                await self.seat(seat, died=not fact.asked, reason=because)
+                await self.seat(seat, died=not fact.asked, reason=because, tree=tree)
             case GiveUp():
                 seat.state, seat.detail, seat.child = "quarantined", decision.reason, None
                 seat.emptied()
@@ -159,8 +175,11 @@ class Succession:
             return
         await self.seat(seat, died=False, reason=reason)
 
-    async def seat(self, seat: Seat, *, died: bool, reason: str) -> None:
-        """Give the place to a new worker: number, history record, journal row and folder, assignment, in this order."""
+    async def seat(self, seat: Seat, *, died: bool, reason: str, tree: anyio.Event | None = None) -> None:
+        """Give the place to a new worker: number, history record, journal row and folder, assignment, in this order.
+
+        The assignment waits for `tree`: a task is handed on when nothing of its last worker is left.
+        """
         seat.moving = True
         epoch = 0
         child: Child | None = None
@@ -173,6 +192,8 @@ class Succession:
             died = False  # it is on record now
             nonce = new_nonce()
             folder = await self._plane.open_epoch(seat.key, epoch, nonce, child.identity)
+            if tree is not None:
+                await tree.wait()
             seat.seated(child, epoch, self._transport.first, self._transport.reason, now=anyio.current_time())
             child.assign(self._assignment(seat, epoch, nonce, str(folder)))
             self._plane.record(
@@ -189,7 +210,7 @@ class Succession:
             if child is not None:
                 await self._discard(seat, child, epoch)
             delay = self._policy.first_delay if isinstance(error, (ChildGoneError, SpawnError)) else SEAT_AGAIN
-            self._start(self._seat_later, seat, died, reason, delay)
+            self._start(self._seat_later, seat, died, reason, delay, tree)
             return
         finally:
             seat.moving = False
@@ -201,12 +222,19 @@ class Succession:
         await child.end_tree()
         child.close()
 
-    async def _seat_later(self, seat: Seat, died: bool, reason: str, delay: float) -> None:  # noqa: FBT001 - start_soon's
+    async def _seat_later(
+        self,
+        seat: Seat,
+        died: bool,  # noqa: FBT001 - start_soon's
+        reason: str,
+        delay: float,
+        tree: anyio.Event | None,
+    ) -> None:
         """The worker was gone before it got its assignment, or that could not be put on record: try with another."""
         seat.moving = True
         await anyio.sleep(delay)
         if not self.stopping:
-            await self.seat(seat, died=died, reason=reason)
+            await self.seat(seat, died=died, reason=reason, tree=tree)
 
     def _assignment(self, seat: Seat, epoch: int, nonce: str, spool: str) -> control.Assignment:
         address, key = self._plane.endpoint()
@@ -241,10 +269,13 @@ class Succession:
             topology=as_data(self._config.topology),
         )
 
-    async def bury(self, seat: Seat, child: Child) -> None:
-        """Close the dead epoch: what is in its pipe and its spool still counts."""
+    async def bury(self, seat: Seat, child: Child, seated: anyio.Event | None = None) -> None:
+        """Close the dead epoch: what is in its pipe and its spool still counts; a successor is `seated` first."""
         epoch = child.epoch
         seat.closing.add(epoch)
+        if seated is not None:
+            with anyio.move_on_after(SUCCESSOR_FIRST):
+                await seated.wait()
         with anyio.CancelScope(shield=True):
             try:
                 reports = await self._desk.run(lambda: self._documents.reports_of(child.phase, epoch))
@@ -281,7 +312,7 @@ def _last_line(text: str) -> str:
 
 
 def policies(config: Config) -> tuple[RestartPolicy, CrewPolicy]:
-    """The restart policy that `supervisor.toml` asks for."""
+    """The restart policy that `supervisor.toml` asks for; the crew as a whole may need what its phases may together."""
     restart = config.restart
     policy = RestartPolicy(
         restarts=restart.restarts,
@@ -290,4 +321,5 @@ def policies(config: Config) -> tuple[RestartPolicy, CrewPolicy]:
         first_delay=restart.first_delay,
         longest_delay=max(restart.first_delay, restart.longest_delay),
     )
-    return policy, CrewPolicy(strategy=restart.strategy)
+    together = restart.restarts * len(config.topology.phases)
+    return policy, CrewPolicy(strategy=restart.strategy, restarts=together, within=restart.within)

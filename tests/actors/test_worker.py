@@ -260,6 +260,27 @@ def test_a_worker_imports_little() -> None:
     assert not loaded & unwanted
 
 
+def test_a_spare_has_every_drivers_modules() -> None:
+    """A successor has nothing left to import; one that is wanted at once skips what is not its own."""
+    command, environ = worker_command()
+    code = (
+        "import sys; from actors import worker; worker.preload(); asked = iter([False, True]);"
+        "worker.preload_drivers(lambda: next(asked)); before = set(sys.modules); print('|');"
+        "worker.preload_drivers(lambda: False); print(*sorted(sys.modules), '|'); after = set(sys.modules);"
+        "from actors.drivers.builtin import driver_for;"
+        "[driver_for(phase) for phase in ('planning', 'developer', 'qa', 'debugging')];"
+        "print(*sorted(set(sys.modules) - after), '|', *sorted(name for name in before if '.builtin.' in name))"
+    )
+    run = subprocess.run(
+        [*command[: command.index("-m")], "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    _, loaded, missed, first = (part.split() for part in run.stdout.split("|"))
+    assert missed == []
+    assert "actors.drivers.builtin.planning" in loaded
+    assert "actors.drivers.builtin.planning" not in first
+    assert not set(loaded) & {"rich", "typer", "pydantic", "starlette", "pygit2", "psutil", "supervisor"}
+
+
 def test_its_entry_names_are_stable() -> None:
     """The supervisor's side relies on these."""
     assert (worker.EXIT_CRASHED, worker.EXIT_START_FAILED, worker.EXIT_ORPHANED) == (1, 69, 76)

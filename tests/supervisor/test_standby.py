@@ -102,6 +102,23 @@ async def test_a_killed_spare_is_replaced() -> None:
         assert bench.complaints[0].startswith("a spare worker was ended by signal 9")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a death is known only when its waiter has heard of it")
+async def test_a_spare_that_has_just_died_is_not_handed_out() -> None:
+    """Whoever kills a worker and the spare in one go does not make the successor a failed start."""
+    bench = Bench()
+    async with bench.running(1) as standby:
+        await until(lambda: standby.warm == 1)
+        spare = bench.made[0]
+        os.kill(spare.pid, 9)
+        os.waitid(os.P_PID, spare.pid, os.WEXITED | os.WNOWAIT)  # dead, and the loop has had no turn to hear of it
+        assert spare.exited is None
+        taken = await standby.take(bench.facts.append)
+        assert taken is not spare
+        assert await taken.wait_spare()
+        await taken.stop(10)
+        taken.close()
+
+
 async def test_spares_that_cannot_start_do_not_storm() -> None:
     """A spare whose start fails is told about and not tried again until somebody asks."""
     bench = Bench(command=[sys.executable, "-c", "raise SystemExit('broken installation')"])

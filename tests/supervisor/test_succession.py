@@ -1,0 +1,28 @@
+"""What the restart policy becomes of `supervisor.toml`; whole successions are in `tests/e2e`."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.config import parse
+from supervisor.restart import Exit, GiveUp, History, StartAgain, after_exit
+from supervisor.succession import policies
+
+OWN = '[phases.p{0}]\nactor = "own.place:Actor"\n'
+
+
+@pytest.mark.parametrize("own", [0, 60])
+def test_a_crew_may_need_what_its_phases_may(own: int) -> None:
+    """Every phase may use up its own restarts at the same time: a large crew is not given up sooner than a small one."""
+    config = parse("".join(OWN.format(number) for number in range(own)) + "[restart]\nrestarts = 2\nwithin = 30.0\n")
+    policy, crew = policies(config)
+    order = tuple(phase.key for phase in config.topology.phases)
+    history = History()
+    for turn in range(3):
+        for key in order:
+            exit_ = Exit(child=key, code=-9, ready=True, ran_for=100.0)
+            decision = after_exit(
+                exit_, history=history, policy=policy, crew=crew, order=order, now=20.0 + turn, jitter=0.0
+            )
+            history = decision.history
+            assert isinstance(decision, StartAgain if turn < 2 else GiveUp), decision.reason

@@ -110,7 +110,7 @@ async def test_a_spare_that_has_just_died_is_not_handed_out() -> None:
         await until(lambda: standby.warm == 1)
         spare = bench.made[0]
         os.kill(spare.pid, 9)
-        os.waitid(os.P_PID, spare.pid, os.WEXITED | os.WNOWAIT)  # dead, and the loop has had no turn to hear of it
+        os.waitid(os.P_PID, spare.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - the loop is to have no turn
         assert spare.exited is None
         taken = await standby.take(bench.facts.append)
         assert taken is not spare

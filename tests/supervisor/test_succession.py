@@ -13,7 +13,7 @@ OWN = '[phases.p{0}]\nactor = "own.place:Actor"\n'
 
 @pytest.mark.parametrize("own", [0, 60])
 def test_a_crew_may_need_what_its_phases_may(own: int) -> None:
-    """Every phase may use up its own restarts at the same time: a large crew is not given up sooner than a small one."""
+    """Every phase may use up its own restarts together: a large crew is not given up sooner than a small one."""
     config = parse("".join(OWN.format(number) for number in range(own)) + "[restart]\nrestarts = 2\nwithin = 30.0\n")
     policy, crew = policies(config)
     order = tuple(phase.key for phase in config.topology.phases)

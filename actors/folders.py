@@ -45,7 +45,7 @@ class _Cache(msgspec.Struct, array_like=True):
     files: list[Known]
 
 
-_CACHE_VERSION = 1
+CACHE_VERSION = 1
 _encode = msgspec.msgpack.Encoder().encode
 _decode_cache = msgspec.msgpack.Decoder(_Cache).decode
 
@@ -86,7 +86,7 @@ def read_cache(path: Path) -> dict[bytes, Known]:
         cache = _decode_cache(path.read_bytes())
     except (OSError, msgspec.MsgspecError):
         return {}
-    if cache.version != _CACHE_VERSION:
+    if cache.version != CACHE_VERSION:
         return {}
     # A file written in the clock tick in which it was read may have changed without showing it. Coarse file systems
     # (whole seconds) need a wider guard than others.
@@ -99,7 +99,7 @@ def read_cache(path: Path) -> dict[bytes, Known]:
 
 def write_cache(path: Path, taken: int, known: list[Known]) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_bytes(_encode(_Cache(_CACHE_VERSION, taken, known)))
+    temporary.write_bytes(_encode(_Cache(CACHE_VERSION, taken, known)))
     replace(os.fsencode(temporary), os.fsencode(path))
 
 

@@ -42,6 +42,7 @@ from .receiver import Receiver
 
 FD_VARIABLE = "AUDIT_QUEUE_FD"
 KEY_VARIABLE = "AUDIT_QUEUE_KEY"
+KEY_VERSION = 1  # of what stands in it
 ANSWER_WITHIN = 2.0  # seconds a server may take to answer before it counts as broken
 
 _MOST_MESSAGE = MOST_FRAME + 64 * 1024  # bytes of one call
@@ -618,7 +619,7 @@ def serialize_queue(queue: ManagedQueue | RemoteQueue) -> tuple[str, str]:
     where = queue.server if isinstance(queue, ManagedQueue) else queue
     if not where.address:
         raise ValueError("this queue is closed: nobody could connect to it")
-    text = json.dumps({"v": 1, "address": where.address, "key": where.key}, separators=(",", ":"))
+    text = json.dumps({"v": KEY_VERSION, "address": where.address, "key": where.key}, separators=(",", ":"))
     return "-1", base64.urlsafe_b64encode(text.encode()).decode("ascii")
 
 
@@ -642,8 +643,8 @@ def read_key(text: str) -> tuple[str, bytes]:
         version, address, key = found["v"], found["address"], base64.b64decode(found["key"], validate=True)
     except (UnicodeError, binascii.Error, ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("it is damaged") from None
-    if version != 1:
-        raise ValueError(f"it is of version {version!r}; this side knows 1")
+    if version != KEY_VERSION:
+        raise ValueError(f"it is of version {version!r}; this side knows {KEY_VERSION}")
     if not isinstance(address, str) or not address or len(key) < 16:
         raise ValueError("it is damaged")
     return address, key

@@ -33,6 +33,7 @@ _NAME = struct.Struct("<QQ")  # seq, prev
 _RECORD = struct.Struct("<IIQQ")  # both in one
 _LAST = struct.Struct("<Q")
 _SUFFIX = ".seg"
+FORMAT = 1  # of a segment; `.supervisor/format.json` names it for all spools of a workspace
 SEGMENT = 1024 * 1024  # bytes after which the next segment begins
 QUOTA = 64 * 1024 * 1024  # bytes of a whole spool
 

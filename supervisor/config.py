@@ -21,6 +21,7 @@ from docs_store.topology import DEFAULT, STRATEGIC, Phase, Topology
 from .exits import Exit, UserError
 
 FILE = "supervisor.toml"
+FORMAT = 1  # of the file
 Fallback = Literal["auto", "never"]
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 LogFormat = Literal["console", "json"]
@@ -29,6 +30,7 @@ Path = tuple[str, ...]  # the keys that lead to a value
 TEMPLATE = """\
 # How the crew works on this repository. Every line that is commented out shows its default.
 # `supervisor doctor` checks this file; unknown keys are mistakes.
+format = 1                # of this file; a newer release's is refused by name
 
 [project]
 # python = ""             # the project's interpreter; "" looks for its .venv, then takes the supervisor's own
@@ -341,6 +343,7 @@ def parse(source: str, *, name: str = FILE) -> Config:
         why = str(error).split(" (at ")[0]
         raise ConfigError(name, [Mistake(line, "", f"not valid TOML: {why}")]) from None
     reader = _Reader(lines=_lines(source))
+    reader.check_format(document)
     config = reader.config(document)
     if reader.mistakes:
         raise ConfigError(name, sorted(reader.mistakes, key=lambda m: (m.line or 1 << 30, m.where)))
@@ -354,9 +357,17 @@ class _Reader:
     lines: Mapping[Path, int]
     mistakes: list[Mistake] = field(default_factory=list)
 
+    def check_format(self, document: Mapping[str, Any]) -> None:
+        """A file of a newer release may mean something else by what looks familiar."""
+        found = document.get("format", FORMAT)
+        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+            self.wrong(("format",), f"must be a whole number such as {FORMAT}, not {_shown(found)}")
+        elif found > FORMAT:
+            self.wrong(("format",), f"{found} is a newer release's; this one knows {FORMAT}. Upgrade phase-supervisor")
+
     def config(self, document: Mapping[str, Any]) -> Config:
         for key in document:
-            if key not in SECTIONS and key != "phases":
+            if key not in SECTIONS and key not in ("phases", "format"):
                 self.wrong((key,), f"is not known here{_meant(key, (*SECTIONS, 'phases'))}")
         project = self.section(document, ("project",), SECTIONS["project"])
         ipc = self.section(document, ("ipc",), SECTIONS["ipc"])

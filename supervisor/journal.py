@@ -446,6 +446,7 @@ class Journal:
         self._db: sqlite3.Connection
         self._next = 1
         self._unsynced_since: float | None = None
+        self._is_refused = False  # a newer program's: nothing of ours goes into it
         self._failures: list[tuple[Exception, bool]] = []
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -570,6 +571,7 @@ class Journal:
             self._connect()
         except NewerFormatError:
             self._db.close()
+            self._is_refused = True
             raise
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
@@ -641,6 +643,8 @@ class Journal:
                 self._db.execute("PRAGMA synchronous = NORMAL")
 
     def _finish(self) -> None:
+        if self._is_refused:
+            return
         try:
             self._db.execute("PRAGMA synchronous = FULL")
             self._set_meta(clean=1)

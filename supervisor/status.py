@@ -15,11 +15,12 @@ from docs_store.replay import at_work, unfinished
 from docs_store.topology import DEFAULT, Topology
 
 from .exits import Exit
-from .workspace import Workspace, write_text
+from .workspace import NewerFormatError, Workspace, write_text
 
 PhaseState = Literal[
     "starting", "ready", "working", "backoff", "paused", "blocked", "stopping", "stopped", "quarantined"
 ]
+FORMAT = 1  # of the file that keeps the last status
 PHASE_STATES: tuple[PhaseState, ...] = get_args(PhaseState)
 
 
@@ -100,7 +101,8 @@ class CrewStatus:
         for key, phase in said["phases"].items():
             if phase["state"] not in PHASE_STATES:
                 raise ValueError(f"no phase is {phase['state']!r}")
-            phases[key] = PhaseStatus(**{**phase, "task": phase["task"] or ""})
+            known = {name: phase[name] for name in PhaseStatus.__dataclass_fields__ if name in phase}
+            phases[key] = PhaseStatus(**{**known, "task": phase["task"] or ""})  # a newer one may say more
         return cls(
             pid=said["pid"],
             workspace=said["workspace"],
@@ -135,15 +137,24 @@ def at_rest(workspace: str, topology: Topology, state: State | None, *, pid: int
 
 def save_status(workspace: Workspace, status: CrewStatus) -> None:
     """Leave the status where `supervisor status` finds it. Raises OSError; nothing depends on it but what is shown."""
-    write_text(workspace.status, json.dumps(status.as_json()) + "\n")
+    write_text(workspace.status, json.dumps({"format": FORMAT, **status.as_json()}) + "\n")
 
 
 def load_status(workspace: Workspace) -> CrewStatus | None:
-    """What was saved last; None if nothing (readable) was. Compare its pid with the lock's holder."""
+    """What was saved last; None if nothing (readable) was. Compare its pid with the lock's holder.
+
+    Raises `NewerFormatError` for what a newer release saved.
+    """
     try:
-        return CrewStatus.from_json(json.loads(workspace.status.read_bytes()))
+        said = json.loads(workspace.status.read_bytes())
+        if said.get("format", FORMAT) <= FORMAT:
+            return CrewStatus.from_json(said)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    raise NewerFormatError(
+        f"{workspace.status} was written by a newer release (format {said['format']}; this one knows {FORMAT}): "
+        "ask with the `supervisor` command of that release"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

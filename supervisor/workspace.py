@@ -22,7 +22,8 @@ from typing import Literal, NamedTuple, Self
 from .config import FILE, Config, ConfigError, Mistake, parse
 from .exits import Exit, UserError
 
-FORMAT = 1  # of the workspace as a whole; each file in it carries a version of its own too
+FORMAT = 1  # of the workspace as a whole; what cannot carry a version of its own is named beside it
+FORMATS: Mapping[str, int] = {"format": FORMAT, "spools": 1}  # ipc.spool.FORMAT, not imported for every command
 NAME = "phase-supervisor"
 COMMANDS_MOMENT = 5.0  # seconds for which a command may hold the lock while it brings the documents up to date
 
@@ -143,27 +144,37 @@ class Workspace:
 
     def check_format(self) -> None:
         """Refuse a workspace of a newer release by name; bring an older one up to date; mark a new one."""
-        found = self._format()
-        if found is not None and found > FORMAT:
+        found = self._formats()
+        newer = [
+            f"{'workspace' if name == 'format' else name} format {number}; this one knows {FORMATS.get(name, 'none')}"
+            for name, number in found.items()
+            if number > FORMATS.get(name, 0)
+        ]
+        if newer:
             raise NewerFormatError(
-                f"{self.root} was written by a newer release (workspace format {found}; this one knows up to "
-                f"{FORMAT}). Upgrade {NAME}, or work on a copy made before"
+                f"{self.root} was written by a newer release ({'; '.join(newer)}). "
+                f"Upgrade {NAME}, or work on a copy made before"
             )
-        if found != FORMAT:  # format 1 is the first there is: nothing older needs changing
-            write_text(self.format, json.dumps({"format": FORMAT}) + "\n")
+        if found != FORMATS:  # these are the first there are: nothing older needs changing
+            write_text(self.format, json.dumps(FORMATS) + "\n")
 
-    def _format(self) -> int | None:
+    def _formats(self) -> Mapping[str, int]:
+        found: object = None
         try:
-            found = json.loads(self.format.read_text("utf-8"))["format"]
+            found = json.loads(self.format.read_text("utf-8"))
         except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            found = None
+            return {}
+        except ValueError:
+            pass
         except OSError as error:
             raise WorkspaceError(f"{self.format} cannot be read: {error.strerror or error}") from None
-        if not isinstance(found, int) or found < 1:
+        if (
+            not isinstance(found, dict)
+            or "format" not in found
+            or not all(isinstance(number, int) and number >= 1 for number in found.values())
+        ):
             raise WorkspaceError(
-                f'{self.format} is damaged; if this release wrote the workspace, put {{"format": {FORMAT}}} into it'
+                f"{self.format} is damaged; if this release wrote the workspace, put {json.dumps(FORMATS)} into it"
             )
         return found
 

@@ -6,13 +6,14 @@ is told by the workspace's lock, not here.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from supervisor.workspace import Workspace, runtime_folder, write_text
+from supervisor.workspace import NewerFormatError, Workspace, runtime_folder, write_text
 
 FORMAT = 1
 HOST = "127.0.0.1"
@@ -56,9 +57,10 @@ def publish(path: Path, endpoint: Endpoint) -> None:
 
 def withdraw(path: Path, endpoint: Endpoint) -> None:
     """Remove the file, unless a later supervisor has put its own there."""
-    if load(path) == endpoint:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".html").unlink(missing_ok=True)
+    with contextlib.suppress(NewerFormatError):  # that is a later one
+        if load(path) == endpoint:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".html").unlink(missing_ok=True)
 
 
 def door(path: Path, endpoint: Endpoint) -> Path:
@@ -72,7 +74,7 @@ def door(path: Path, endpoint: Endpoint) -> Path:
 
 
 def load(path: Path) -> Endpoint | None:
-    """What was published; None if nothing was, or nothing that this release understands."""
+    """What was published; None if nothing readable was. Raises `NewerFormatError` for a newer release's API."""
     try:
         said = json.loads(path.read_bytes())
         found = Endpoint(
@@ -84,4 +86,9 @@ def load(path: Path) -> Endpoint | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if found.format <= FORMAT else None
+    if found.format > FORMAT:
+        raise NewerFormatError(
+            f"the supervisor of {found.workspace} (process {found.pid}) is of a newer release (control API format "
+            f"{found.format}; this one knows {FORMAT}): use the `supervisor` command of that release"
+        )
+    return found

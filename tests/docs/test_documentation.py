@@ -19,11 +19,16 @@ import pytest
 import typer
 
 import ipc
+from actors import folders
+from docs_store import archive, replay
 from docs_store.messages import KINDS
 from docs_store.topology import DEFAULT, STRATEGIC
+from ipc import control, frames, queue, spool
 from ipc.events import WELL_KNOWN_TYPES
+from supervisor import config, journal, rollout, status, workspace
 from supervisor.cli.main import app as typer_app
 from supervisor.config import PHASE, SECTIONS, Config, IpcConfig, parse
+from supervisor.control import endpoint
 from supervisor.exits import Exit
 
 ROOT = Path(__file__).parents[2]
@@ -328,3 +333,40 @@ def test_the_example_needs_nothing_that_is_not_there() -> None:
     assert [name for name in names if not (alerts / name).exists() and f"file={name}" not in made] == []
     sections = re.findall(r"^## (.+)$", made, re.MULTILINE)
     assert [entry["section"] for entry in expected["delivered"] if entry["section"] not in sections] == []
+
+
+def test_formats_page_has_the_numbers_of_the_code() -> None:
+    """One row per format, with the number that the code writes; a new number without a line here fails."""
+    page = (ROOT / "docs" / "reference" / "formats.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([^|`]+?) \| (\d+) \|", page, re.MULTILINE)
+    assert dict(rows) == {
+        "workspace": str(workspace.FORMATS["format"]),
+        "spools": str(spool.FORMAT),
+        "configuration": str(config.FORMAT),
+        "history": str(replay.VERSION),
+        "archive": str(archive.FORMAT),
+        "journal": str(journal.FORMAT),
+        "rollout": str(rollout.FORMAT),
+        "status": str(status.FORMAT),
+        "control API": str(endpoint.FORMAT),
+        "work trees' cache": str(folders.CACHE_VERSION),
+        "control pipe": str(control.VERSION),
+        "frame of events": str(frames.VERSION),
+        "queue key": str(queue.KEY_VERSION),
+    }
+
+
+NUMBERED = re.compile(r"^_?([A-Z]+_)?(FORMAT|VERSION) = \d", re.MULTILINE)
+
+
+def test_no_format_is_without_a_row() -> None:
+    """Every module that numbers a format is one of those that the page speaks of."""
+    packages = ("ipc", "docs_store", "actors", "supervisor")
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for package in packages
+        for path in (ROOT / package).rglob("*.py")
+        if NUMBERED.search(path.read_text("utf-8"))
+    }
+    modules = (workspace, spool, config, replay, archive, journal, rollout, status, endpoint, folders, control, frames)
+    assert found == {Path(str(module.__file__)).relative_to(ROOT).as_posix() for module in (*modules, queue)}

@@ -80,6 +80,21 @@ class Shop:
         assert not check or done.returncode == 0, (arguments, done.returncode, done.stdout, done.stderr)
         return done.stdout
 
+    def tries(self, *arguments: str) -> tuple[int, str]:
+        """Run a command that may be refused: its exit code, and all that it said."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.root,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
     def ask(self, *arguments: str, check: bool = True) -> Any:
         """The same, as JSON."""
         return json.loads(self.say(*arguments, "--json", check=check))
@@ -344,16 +359,21 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 
 def make_shop(root: Path, files: Mapping[str, str] = FILES) -> Shop:
+    made = shop_in(root)
+    for name, text in files.items():
+        made.write(name, text)
+    made.say("init")
+    return made
+
+
+def shop_in(root: Path) -> Shop:
+    """Whatever is in that folder, with a home of its own."""
     state = root.parent / "home"
     environ = {**os.environ, "SHOP": str(root), "XDG_STATE_HOME": str(state), "XDG_RUNTIME_DIR": str(state)}
     for name in ("QUEUE_IPC_MODE", "QUEUE_IPC_ROLLOUT", "PYTEST_ADDOPTS"):
         environ.pop(name, None)
     state.mkdir(parents=True, mode=0o700, exist_ok=True)
-    made = Shop(root, environ)
-    for name, text in files.items():
-        made.write(name, text)
-    made.say("init")
-    return made
+    return Shop(root, environ)
 
 
 @pytest.fixture

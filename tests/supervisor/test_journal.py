@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -188,14 +189,18 @@ def test_a_damaged_file_is_set_aside(path: Path) -> None:
     assert [p.read_bytes()[:11] for p in path.parent.glob("*.damaged-*")] == [b"no database"]
 
 
-def test_a_newer_format_is_refused(path: Path) -> None:
-    """A journal of a newer program is left alone, and the error names both formats."""
+def test_a_newer_format_is_refused(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A journal of a newer program is left alone, and the error names both formats; that is all that is said."""
     Journal.open(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(NewerFormatError, match="format 99"):
         Journal.open(path)
+    for thread in threading.enumerate():
+        if thread.name == "journal":
+            thread.join(30)
+    assert caplog.records == []
     with pytest.raises(NewerFormatError):
         JournalReader(path)
 

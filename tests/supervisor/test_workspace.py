@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from ipc import spool
 from supervisor import workspace as module
 from supervisor.config import ConfigError
 from supervisor.exits import Exit
 from supervisor.workspace import (
     FORMAT,
+    FORMATS,
     NewerFormatError,
     NoWorkspaceError,
     Role,
@@ -167,6 +169,11 @@ def test_a_workspace_of_a_newer_release_is_refused_by_name(place: Workspace) -> 
     with pytest.raises(NewerFormatError, match=f"format {FORMAT + 1}"), supervising(place):
         pass
     assert place.format.read_text() == text
+
+
+def test_every_number_is_the_one_of_the_code_that_writes_it() -> None:
+    """What `format.json` names for others is what they write."""
+    assert FORMATS == {"format": FORMAT, "spools": spool.FORMAT}
 
 
 def test_a_damaged_format_file_is_reported(place: Workspace) -> None:

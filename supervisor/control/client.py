@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 from supervisor.exits import Exit, UserError
 from supervisor.workspace import Workspace, holder
 
-from .endpoint import HOST, Endpoint, endpoint_file, load
+from .endpoint import HOST, Endpoint, endpoint_file, load, require_known
 
 ANSWER_WITHIN = 60.0  # seconds; a restart waits for a worker to end its work
 
@@ -101,7 +101,10 @@ def find_running(workspace: Workspace, *, folder: Path | None = None) -> Client 
     if pid is None:
         return None
     endpoint = load(endpoint_file(workspace, folder))
-    return Client(endpoint) if endpoint is not None and endpoint.pid == pid else None
+    if endpoint is None or endpoint.pid != pid:  # an earlier one's
+        return None
+    require_known(endpoint)
+    return Client(endpoint)
 
 
 def require_running(workspace: Workspace, *, folder: Path | None = None) -> Client:

@@ -6,7 +6,6 @@ is told by the workspace's lock, not here.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import secrets
@@ -57,10 +56,9 @@ def publish(path: Path, endpoint: Endpoint) -> None:
 
 def withdraw(path: Path, endpoint: Endpoint) -> None:
     """Remove the file, unless a later supervisor has put its own there."""
-    with contextlib.suppress(NewerFormatError):  # that is a later one
-        if load(path) == endpoint:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".html").unlink(missing_ok=True)
+    if load(path) == endpoint:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".html").unlink(missing_ok=True)
 
 
 def door(path: Path, endpoint: Endpoint) -> Path:
@@ -74,7 +72,7 @@ def door(path: Path, endpoint: Endpoint) -> Path:
 
 
 def load(path: Path) -> Endpoint | None:
-    """What was published; None if nothing readable was. Raises `NewerFormatError` for a newer release's API."""
+    """What was published, whatever its format; None if nothing readable was."""
     try:
         said = json.loads(path.read_bytes())
         found = Endpoint(
@@ -86,9 +84,13 @@ def load(path: Path) -> Endpoint | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if found.format > FORMAT:
-        raise NewerFormatError(
-            f"the supervisor of {found.workspace} (process {found.pid}) is of a newer release (control API format "
-            f"{found.format}; this one knows {FORMAT}): use the `supervisor` command of that release"
-        )
     return found
+
+
+def require_known(endpoint: Endpoint) -> None:
+    """Raise `NewerFormatError` for the API of a newer release."""
+    if endpoint.format > FORMAT:
+        raise NewerFormatError(
+            f"the supervisor of {endpoint.workspace} (process {endpoint.pid}) is of a newer release (control API "
+            f"format {endpoint.format}; this one knows {FORMAT}): use the `supervisor` command of that release"
+        )

@@ -14,10 +14,10 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from supervisor.control.endpoint import Endpoint, door, endpoint_file, load, publish, withdraw
+from supervisor.control.endpoint import FORMAT, Endpoint, door, endpoint_file, load, publish, require_known, withdraw
 from supervisor.control.guard import BEARER, MOST_BODY, PROTOCOL, judged
 from supervisor.control.server import serving
-from supervisor.workspace import Workspace
+from supervisor.workspace import NewerFormatError, Workspace
 from tests.supervisor.control_fakes import FakeBackend
 
 PORT, TOKEN = 4567, "the-right-token"
@@ -134,13 +134,18 @@ def test_the_door_to_the_dashboard_is_private_and_goes_with_the_run(tmp_path: Pa
     assert not page.exists()
 
 
-def test_a_damaged_or_newer_endpoint_file_is_none(tmp_path: Path) -> None:
-    """Whoever reads it gets an answer, never an error."""
+def test_a_damaged_endpoint_file_is_none_and_a_newer_one_is_told(tmp_path: Path) -> None:
+    """Whoever reads it gets an answer; whoever would ask a newer release's API is told so."""
     path = tmp_path / "e.json"
     for text in ("", "[]", "{}", '{"pid": 1, "port": "x"}'):
         path.write_text(text)
         assert load(path) is None
-    publish(path, Endpoint(pid=1, port=2, token="x", workspace="a", format=2))
+    newer = Endpoint(pid=1, port=2, token="x", workspace="a", format=FORMAT + 1)
+    publish(path, newer)
+    assert load(path) == newer
+    with pytest.raises(NewerFormatError, match=f"format {FORMAT + 1}; this one knows {FORMAT}"):
+        require_known(newer)
+    withdraw(path, newer)
     assert load(path) is None
 
 

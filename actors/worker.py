@@ -209,6 +209,7 @@ class Channel:
             self.report(
                 control.Beat(lag=lag, task=task, pct=pct, step=step, mode=mode, beats=self._signs, events=counts)
             )
+            process.reap_orphans()
             due = self._loop.time() + every
             await asyncio.sleep(every)
 
@@ -254,6 +255,7 @@ def main() -> NoReturn:
     ignore_interrupts()
     wires = take_pipes()
     preload()  # a failing import is told by the interpreter itself: its traceback goes up the report pipe
+    process.adopt_orphans()  # whatever its agents do to get away from them, it stays below this process
     reports = Reports(wires.reports)
     reports.put(control.Spare(pid=os.getpid()))
     code = 0

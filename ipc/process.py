@@ -1,7 +1,9 @@
 """Starts a process with a tree of its own, sees its exit by its handle, and ends the whole tree.
 
-A tree is what shares the process's session (POSIX) or Job Object (Windows), and whatever carries its environment
-marker, wherever that has moved to. An exit is seen by pidfd, by a `wait` in a thread where there is none, or by
+A tree is what shares the process's session (POSIX) or Job Object (Windows), whatever carries its environment marker,
+wherever that has moved to, and on Linux whatever descends from any of these. Who calls `adopt_orphans` there becomes
+the parent of descendants whose own has died, so that also a daemon with a session and an environment of its own stays
+within reach. An exit is seen by pidfd, by a `wait` in a thread where there is none, or by
 WaitForSingleObject: neither a grandchild that holds the pipes nor a busy tick delays it. On Linux an exited process is
 left unreaped until `aclose`, so that its number, which is also its group's and its session's, means nobody else
 meanwhile. Whether anything is started again is for others to decide.
@@ -40,6 +42,7 @@ DEVNULL = subprocess.DEVNULL
 MARKER_PREFIX = "PHASE_SUPERVISOR_TREE_"  # a key of its own for each tree: one within another carries both
 _PF_KTHREAD = 0x00200000
 _YOUNG, _LOOKS = 2.0, 50  # seconds, times: how long a process without an environment may be in its exec
+_SET_ADOPTER, _GET_ADOPTER = 36, 37  # PR_SET_CHILD_SUBREAPER and its counterpart, of prctl
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between looks at processes that are no children of ours
 
 
@@ -66,12 +69,14 @@ class Process:
         popen: subprocess.Popen[bytes],
         *,
         marker: Mapping[str, str],
+        adopting: bool,
         stdin: PipeWriter | None,
         stdout: AnyPipeReader | None,
         stderr: AnyPipeReader | None,
     ) -> None:
         self.pid = popen.pid
         self.marker = dict(marker)
+        self._adopting = adopting
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
@@ -132,7 +137,10 @@ class Process:
                 return [found for pid in self._job.pids() if (found := identify(pid)) is not None]
             return escapees(self.marker)
         session = self.pid if not self._reaped else None
-        return sorted(_matching(self.marker, session=session, since=self.identity.created))
+        found = set(_matching(self.marker, session=session, since=self.identity.created))
+        if self._adopting:
+            found.update(_adopted())
+        return sorted(found)
 
     async def end_tree(self, *, within: float = 5.0) -> tuple[Identity, ...]:
         """Kill every process of the tree; return when none is left, or after `within` seconds with those that are."""
@@ -146,7 +154,9 @@ class Process:
                 with anyio.move_on_after(5.0):  # an unkillable process must not hold us for ever
                     await self.wait()
                 if self._code is not None:
-                    self._popen.wait()
+                    with _children.lock:
+                        self._popen.wait()
+                        _children.leaders.discard(self.pid)
                     self._reaped = True
             if self._pidfd is not None:
                 if sys.platform != "win32":
@@ -200,13 +210,14 @@ async def spawn(
     env: Mapping[str, str] | None = None,
     marker: Mapping[str, str] | None = None,
     session: bool = True,
+    adopting: bool = False,
 ) -> Process:
     """Start `cmd` with a process tree of its own.
 
     `stdin`, `stdout` and `stderr` are PIPE, DEVNULL, a descriptor, or None to inherit; `marker` is added to `env`
     (None: ours) and finds the tree's members later (None: one of its own). `session=False` gives it a group of its own
     within our session, so that it stays a part of our own tree; the markers of the trees that we are in are carried
-    over in any case. Raises SpawnError.
+    over in any case. `adopting`: orphans that we have adopted count to its tree. Raises SpawnError.
     """
     ours: list[int] = []
     theirs: list[int] = []
@@ -231,7 +242,11 @@ async def spawn(
         environ = {**carried, **(os.environ if env is None else env), **marker}
 
         def start() -> subprocess.Popen[bytes]:
-            return _popen(cmd, child_in, child_out, child_err, cwd=cwd, environ=environ, session=session)
+            with _children.lock:
+                started = _popen(cmd, child_in, child_out, child_err, cwd=cwd, environ=environ, session=session)
+                if session:
+                    _children.leaders.add(started.pid)
+                return started
 
         try:
             popen = await _in_thread(start)
@@ -240,6 +255,7 @@ async def spawn(
         process = Process(
             popen,
             marker=marker,
+            adopting=adopting,
             stdin=None if write_to is None else PipeWriter(write_to),
             stdout=None if read_out is None else reader(read_out),
             stderr=None if read_err is None else reader(read_err),
@@ -361,11 +377,41 @@ def escapees(marker: Mapping[str, str]) -> list[Identity]:
 
 
 def own_tree(marker: Mapping[str, str]) -> list[Identity]:
-    """Every live process, but this one, of the session that this one leads, or with `marker`. Call it in a thread."""
+    """Every live process, but this one, that descends from it, is of the session it leads, or has `marker`.
+
+    Call it in a thread.
+    """
     session = os.getpid() if sys.platform != "win32" and os.getsid(0) == os.getpid() else None
-    if session is None and not marker:
+    if sys.platform != "linux" and session is None and not marker:
         return []
-    return sorted(_matching(marker, session=session, since=0.0))
+    return sorted(_matching(marker, session=session, since=0.0, descend=True))
+
+
+def adopt_orphans() -> bool:
+    """From now on descendants whose parent dies become children of this process; False where that is not to be had.
+
+    Linux only. Who calls this sees to it that they are found (`spawn(adopting=True)`) or at least reaped
+    (`reap_orphans`) when they end.
+    """
+    return _prctl(_SET_ADOPTER, 1) == 0
+
+
+def reap_orphans() -> None:
+    """Let go of adopted processes that have ended. Cheap, and never takes an exit code from whoever waits for a child.
+
+    A child that we, or a library, started is in our session or leads its own; what is neither was adopted.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb", buffering=0) as file:  # noqa: PTH123 - kept quick
+            children = file.read().split()
+    except OSError:  # a kernel without it
+        return
+    for pid in map(int, children):
+        entry = _read_stat(pid)
+        if entry is not None and entry.state == "Z" and entry.session not in (pid, os.getsid(0)):
+            _reap(pid)
 
 
 async def sweep(marker: Mapping[str, str], *, within: float = 5.0) -> tuple[Identity, ...]:
@@ -467,9 +513,65 @@ def _peek_code(pid: int) -> int | None:
     return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
+class _Children:
+    """Which children of this process lead a session: `spawn` started them, all others that do were adopted."""
+
+    def __init__(self) -> None:
+        self.leaders: set[int] = set()
+        self.lock = threading.Lock()  # a child between its start and its entry must not be taken for an orphan
+
+
+_children = _Children()  # one for the process, as the children themselves are
+
+
+def _adopted() -> list[Identity]:
+    """Live orphans that this process has adopted; those that have ended are reaped. None where it is no adopter."""
+    if sys.platform != "linux" or not _is_adopter():
+        return []
+    found = []
+    with _children.lock:
+        for name in os.listdir("/proc"):  # noqa: PTH208 - as above
+            entry = _read_stat(int(name)) if name.isdigit() else None
+            if entry is None or entry.parent != os.getpid() or entry.session == os.getsid(0):
+                continue
+            pid = int(name)
+            if pid in _children.leaders:
+                continue
+            if entry.state in "ZXx":
+                _reap(pid)
+            else:
+                found.append(Identity(pid, entry.created))
+    return found
+
+
+def _is_adopter() -> bool:
+    import ctypes
+
+    answer = ctypes.c_int(0)
+    return _prctl(_GET_ADOPTER, ctypes.byref(answer)) == 0 and bool(answer.value)
+
+
+def _prctl(option: int, value: object) -> int:
+    if sys.platform != "linux":
+        return -1
+    import ctypes
+
+    try:
+        return int(ctypes.CDLL(None).prctl(option, value, 0, 0, 0))
+    except (OSError, AttributeError):  # no C library to ask
+        return -1
+
+
+def _reap(pid: int) -> None:
+    if sys.platform != "win32":
+        with contextlib.suppress(ChildProcessError):  # somebody was quicker
+            os.waitpid(pid, os.WNOHANG)
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     state: str
+    parent: int
     group: int
     session: int
     created: float
@@ -478,6 +580,12 @@ class _Entry:
 
 def _stat(pid: int) -> _Entry | None:
     """A live process's line in the table; None if it is gone or a zombie."""
+    entry = _read_stat(pid)
+    return None if entry is None or entry.state in "ZXx" else entry
+
+
+def _read_stat(pid: int) -> _Entry | None:
+    """A process's line in the table, also a zombie's; None if it is gone."""
     if sys.platform == "win32":
         raise NotImplementedError("there is no /proc here")
     try:
@@ -485,10 +593,11 @@ def _stat(pid: int) -> _Entry | None:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if not fields or fields[0] in b"ZXx":
+    if not fields:
         return None
     return _Entry(
         fields[0].decode(),
+        int(fields[1]),
         int(fields[2]),
         int(fields[3]),
         int(fields[19]) / os.sysconf("SC_CLK_TCK"),
@@ -496,22 +605,46 @@ def _stat(pid: int) -> _Entry | None:
     )
 
 
-def _matching(marker: Mapping[str, str], *, session: int | None, since: float) -> Iterator[Identity]:
-    """Live processes of the session or its leader's group, or with the marker; this process is never one of them."""
+def _matching(
+    marker: Mapping[str, str], *, session: int | None, since: float, descend: bool = False
+) -> Iterator[Identity]:
+    """Live processes of the session or its leader's group, or with the marker; this process is never one of them.
+
+    On Linux those that descend from any of them too, and with `descend` those that descend from this process.
+    """
     if sys.platform == "linux":
         wanted = [f"{key}={value}".encode() for key, value in marker.items()]
+        entries: dict[int, _Entry] = {}
         for name in os.listdir("/proc"):  # noqa: PTH208 - quicker, and names are all we want
-            if not name.isdigit() or int(name) == os.getpid():
-                continue
-            entry = _stat(int(name))
-            if entry is None or entry.created < since:
-                continue
-            if (session is not None and session in (entry.session, entry.group)) or (
-                wanted and _carries(name, wanted, entry)
-            ):
-                yield Identity(int(name), entry.created)
+            entry = _stat(int(name)) if name.isdigit() and int(name) != os.getpid() else None
+            if entry is not None and entry.created >= since:
+                entries[int(name)] = entry
+        found = {
+            pid
+            for pid, entry in entries.items()
+            if (session is not None and session in (entry.session, entry.group))
+            or (wanted and _carries(str(pid), wanted, entry))
+        }
+        found |= _descendants({pid: entry.parent for pid, entry in entries.items()}, found, os.getpid() * descend)
+        for pid in found:
+            yield Identity(pid, entries[pid].created)
         return
     yield from _matching_elsewhere(marker, session=session, since=since)
+
+
+def _descendants(parents: Mapping[int, int], roots: Iterable[int], root: int) -> set[int]:
+    """Whose line of parents leads to one of the roots."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in parents.items():
+        children.setdefault(parent, []).append(pid)
+    found: set[int] = set()
+    left = [*roots, *([root] if root else [])]
+    while left:
+        for pid in children.get(left.pop(), ()):
+            if pid not in found:
+                found.add(pid)
+                left.append(pid)
+    return found
 
 
 def _carries(pid: str, wanted: list[bytes], entry: _Entry) -> bool:

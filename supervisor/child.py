@@ -165,6 +165,7 @@ class Child:
             stderr=PIPE,
             env=environ | self._marks,
             marker=mark,
+            adopting=True,
         )
         self.started_at = anyio.current_time()
         try:

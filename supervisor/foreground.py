@@ -20,7 +20,7 @@ import anyio
 from anyio.to_thread import run_sync
 
 from ipc.control import Ack
-from ipc.process import escapees, sweep
+from ipc.process import adopt_orphans, escapees, sweep
 
 from . import plane as event_plane
 from .child import Child, Fact
@@ -68,6 +68,7 @@ def run_workspace(options: RunOptions, view: View, *, config: Config | None = No
 
 
 async def _run(workspace: Workspace, config: Config, options: RunOptions, view: View) -> Summary:
+    adopt_orphans()  # what a dead worker leaves, whatever it did to its session and environment
     marks = {MARK: hashlib.sha256(str(workspace.root).encode()).hexdigest()[:24]}
     left = await run_sync(escapees, marks)  # what an earlier supervisor's death left running
     if left:

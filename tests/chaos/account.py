@@ -14,7 +14,7 @@ from typing import Any
 
 from docs_store.messages import UNFINISHED
 from docs_store.store import Store
-from ipc.process import escapees
+from ipc.process import Identity, escapees, is_alive
 from supervisor.journal import JournalReader, StoredEvent
 from supervisor.workspace import Workspace
 from tests.chaos.crews import MARK
@@ -53,6 +53,11 @@ class Account:
     def _processes(self) -> Iterator[str]:
         for identity in escapees({MARK: str(self.root)}):
             yield f"process {identity.pid} is left"
+        started = self.witnesses / "started"
+        for line in started.read_text(encoding="utf-8").splitlines() if started.exists() else ():
+            pid, created = line.split()
+            if is_alive(Identity(int(pid), float(created))):
+                yield f"process {pid} of an agent is left"
         overlaps = self.witnesses / "overlaps"
         if overlaps.exists():
             yield from overlaps.read_text(encoding="utf-8").splitlines()

@@ -2,7 +2,7 @@
 
 Copied into a workspace as its `relay.py`. The loop, the mailbox and the emitter are the real ones; what is done in a
 cycle is ours. Each hop emits findings (a line in the witness before and after each), and runs an agent with a child in
-a session of its own, whose pids are on file before the work goes on: whoever comes next looks whether they still live.
+a session of its own and a daemon, whose pids are on file before the work goes on: whoever comes next looks for them.
 """
 
 from __future__ import annotations
@@ -42,10 +42,25 @@ import os, subprocess, sys, time
 quiet = subprocess.DEVNULL
 nap = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
 stray = subprocess.Popen(nap, start_new_session=True, stdin=quiet, stdout=quiet, stderr=quiet)
-print(stray.pid, flush=True)
+started = [stray.pid]
+if sys.platform == "linux":  # a daemon: two forks, a session and no environment of ours
+    said, saying = os.pipe()
+    if (first := os.fork()) == 0:
+        os.setsid()
+        if second := os.fork():
+            os.write(saying, b"%d" % second)
+            os._exit(0)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null, descriptor)
+        os.execve(nap[0], nap, {})
+    os.waitpid(first, 0)
+    started.append(int(os.read(said, 20)))
+print(*started, flush=True)
 sys.stdin.read(1)
 time.sleep(float(sys.argv[1]))
-stray.kill()
+for pid in started:
+    os.kill(pid, 9)
 stray.wait()
 """
 
@@ -111,11 +126,13 @@ async def have_it_done(folder: Path, chain: str, hop: int, phase: str) -> None:
             assert agent.stdin is not None
             assert agent.stdout is not None
             try:
-                stray = process.identify(int(await agent.stdout.receive()))
-                known = [agent.identity] if stray is None else [agent.identity, stray]
+                pids = [int(pid) for pid in (await agent.stdout.receive()).split()]
+                known = [agent.identity, *filter(None, map(process.identify, pids))]
                 draft = folder / f"agents-{phase}.new"
                 draft.write_text(json.dumps([[one.pid, one.created] for one in known]), encoding="utf-8")
                 draft.replace(folder / f"agents-{phase}")
+                with (folder / "started").open("a", encoding="utf-8") as file:
+                    file.write("".join(f"{one.pid} {one.created}\n" for one in known))
                 await agent.stdin.send(b"g")
             except (ValueError, anyio.EndOfStream, anyio.BrokenResourceError):
                 continue  # it was killed before it could say or hear anything

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--crews", type=int, default=2, help="so many workspaces at once (default: 2)")
     parser.add_argument("--verbose", action="store_true", help="print every blow")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # nothing is left running then either
     seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
     left = given.minutes * 60
     while left > 0:

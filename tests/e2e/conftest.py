@@ -251,7 +251,7 @@ class Run:
 
 
 class Gates:
-    """Holds a phase's test run where it begins, so that a test knows what that phase is doing."""
+    """Holds a phase's test run where it begins, so that a test knows it is there; starts what is hard to end."""
 
     CONFTEST = """
         import os
@@ -280,13 +280,30 @@ class Gates:
             quiet = subprocess.DEVNULL
             command = [sys.executable, "-c", "import time; time.sleep(600)"]
             stray = subprocess.Popen(command, start_new_session=True, stdin=quiet, stdout=quiet, stderr=quiet)
+            started = [stray.pid, *([daemon()] if sys.platform == "linux" else [])]
             draft = INSIDE.with_suffix(".new")
-            draft.write_text(f"{{os.getpid()}} {{stray.pid}}")
+            draft.write_text(" ".join(map(str, [os.getpid(), *started])))
             draft.replace(INSIDE)
             while GATE.exists():
                 time.sleep(0.02)
-            stray.kill()
+            for pid in started:
+                os.kill(pid, 9)
             stray.wait()
+
+
+        def daemon():
+            said, saying = os.pipe()
+            if os.fork() == 0:
+                os.setsid()
+                if pid := os.fork():
+                    os.write(saying, str(pid).encode())
+                    os._exit(0)
+                null = os.open(os.devnull, os.O_RDWR)
+                for descriptor in range(3):
+                    os.dup2(null, descriptor)
+                os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"], {{}})
+            os.wait()
+            return int(os.read(said, 20))
     """
 
     def __init__(self, shop: Shop) -> None:
@@ -303,7 +320,7 @@ class Gates:
             (self.folder / f"close-{phase}").unlink()
 
     def inside(self, phase: str, *, but: Collection[int] = ()) -> list[int]:
-        """Wait until the phase's tests are at the gate; pids of pytest and of a child that left its session."""
+        """Wait until the phase's tests are at the gate; pids of pytest, of a child that left its session, a daemon."""
         deadline = time.monotonic() + LIMIT
         while time.monotonic() < deadline:
             with suppress(FileNotFoundError):

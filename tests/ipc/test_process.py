@@ -27,6 +27,7 @@ from ipc.process import (
     is_alive,
     is_suspended,
     kill,
+    new_marker,
     python_command,
     spawn,
     stop,
@@ -285,8 +286,8 @@ async def test_escapees_are_found_by_their_marker(started: list[Process]) -> Non
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_process_in_its_exec_does_not_escape() -> None:
     """A process that has no environment for a moment, because it is just being started, is found nevertheless."""
-    for number in range(60):
-        marker = {f"PHASE_SUPERVISOR_TEST_{number}": "1"}
+    for _ in range(60):
+        marker = new_marker()
         process = subprocess.Popen(["/bin/sleep", "60"], env={**os.environ, **marker}, start_new_session=True)
         try:
             assert [found.pid for found in escapees(marker)] == [process.pid]

@@ -286,6 +286,8 @@ class Crew:
             queue_depth=depth,
             queue_capacity=capacity,
             counters=self.plane.counters(),
+            workers=self.plane.worker_counters(),
+            latency=self.plane.statistics().latencies,
             head=self._head,
             notes=(self.transport.note,) if self.transport.note else (),
             dirty=self._dirty,

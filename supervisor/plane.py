@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from ipc.process import Identity
 
 from .hub import Hub, Subscription
 from .journal import SUPERVISOR, Cursor, Journal, JournalError
-from .pump import Pump, PumpStatistics
+from .pump import Pump, PumpStatistics, WorkerCounts
 
 MODES = ("queue", "stdout")
 RETAIN_EVERY = 600.0  # seconds
+COUNTED = tuple(field.name for field in fields(WorkerCounts))
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +117,13 @@ class EventPlane:
 
     def counters(self) -> dict[str, int]:
         """What became of events, over all workers, since the start of this supervisor."""
-        statistics = self.pump.statistics()
-        names = ["stored", "missed", "duplicates", "late", "gaps", "lost", "refused", "unsigned", "damaged"]
-        names += ("sent", "resent", "coalesced", "dropped", "withheld", "fallbacks", "returns", "bytes")
-        return {name: sum(getattr(counts, name) for counts in statistics.workers.values()) for name in names}
+        found = self.worker_counters().values()
+        return {name: sum(counts[name] for counts in found) for name in COUNTED if name != "waiting"}
+
+    def worker_counters(self) -> dict[str, dict[str, int]]:
+        """The same for each worker, and how many of its frames wait in the queue."""
+        workers = self.pump.statistics().workers
+        return {worker: {name: getattr(counts, name) for name in COUNTED} for worker, counts in workers.items()}
 
     def statistics(self) -> PumpStatistics:
         """All that is counted, for each worker too, and the latencies."""

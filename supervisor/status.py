@@ -69,7 +69,11 @@ class PhaseStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrewStatus:
-    """The crew now. `pid` is None when no supervisor runs; `head` is the history's last record."""
+    """The crew now. `pid` is None when no supervisor runs; `head` is the history's last record.
+
+    `workers` is for each worker what `counters` is in all; `latency` counts its rows in the journal, by upper bounds in
+    seconds, from their newest event to the commit.
+    """
 
     workspace: str
     pid: int | None = None
@@ -77,6 +81,8 @@ class CrewStatus:
     queue_depth: int = 0
     queue_capacity: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
+    workers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    latency: Mapping[str, Mapping[float, int]] = field(default_factory=dict)
     head: int = 0
     notes: tuple[str, ...] = ()  # what is out of the ordinary, in sentences
     dirty: tuple[str, ...] = ()  # documents whose files lag behind the history
@@ -89,6 +95,8 @@ class CrewStatus:
             "phases": {key: {**asdict(phase), "task": phase.task or None} for key, phase in self.phases.items()},
             "queue": {"depth": self.queue_depth, "capacity": self.queue_capacity},
             "counters": dict(self.counters),
+            "workers": {worker: dict(counts) for worker, counts in self.workers.items()},
+            "latency": {worker: {f"{le:g}": n for le, n in rows.items()} for worker, rows in self.latency.items()},
             "head": self.head,
             "notes": list(self.notes),
             "dirty": list(self.dirty),
@@ -110,6 +118,10 @@ class CrewStatus:
             queue_depth=said["queue"]["depth"],
             queue_capacity=said["queue"]["capacity"],
             counters=said["counters"],
+            workers=said.get("workers", {}),
+            latency={
+                worker: {float(le): n for le, n in rows.items()} for worker, rows in said.get("latency", {}).items()
+            },
             head=said.get("head", 0),
             notes=tuple(said.get("notes", ())),
             dirty=tuple(said.get("dirty", ())),

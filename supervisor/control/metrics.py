@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -46,6 +46,7 @@ class Snapshot(Collector):
         for outcome, count in self._status.counters.items():
             events.add_metric([outcome], count)
         yield events
+        yield from self._of_workers()
         for figure, text, value in (
             ("queue_depth", "Frames in the queue", self._status.queue_depth),
             ("queue_capacity", "Frames that fit into the queue", self._status.queue_capacity),
@@ -57,22 +58,53 @@ class Snapshot(Collector):
         yield CounterMetricFamily(
             "phase_supervisor_commits_failed", "Commits that failed and were tried again", self._figures.failed_commits
         )
-        yield self._latency()
-
-    def _latency(self) -> Metric:
-        bounds = sorted(self._figures.latency)
-        counts = list(accumulate(self._figures.latency[bound] for bound in bounds))
-        buckets = [(f"{bound:g}", float(count)) for bound, count in zip(bounds, counts, strict=True)]
-        if not buckets or bounds[-1] != float("inf"):
-            buckets.append(("+Inf", float(counts[-1]) if counts else 0.0))
-        else:
-            buckets[-1] = ("+Inf", buckets[-1][1])
-        return HistogramMetricFamily(
+        yield HistogramMetricFamily(
             "phase_supervisor_commit_latency_seconds",
             "From a row's newest event to its commit",
-            buckets=buckets,
+            buckets=_buckets(self._figures.latency),
             sum_value=None,
         )
+
+    def _of_workers(self) -> Iterator[Metric]:
+        events = CounterMetricFamily(
+            "phase_supervisor_worker_events",
+            "What became of a worker's events, since the supervisor's start",
+            labels=["worker", "outcome"],
+        )
+        size = CounterMetricFamily(
+            "phase_supervisor_worker_bytes", "What was accepted of a worker's events", labels=["worker"]
+        )
+        depth = GaugeMetricFamily(
+            "phase_supervisor_worker_queue_depth", "Frames of a worker's in the queue", labels=["worker"]
+        )
+        for worker, counts in self._status.workers.items():
+            for name, count in counts.items():
+                if name == "waiting":
+                    depth.add_metric([worker], count)
+                elif name == "bytes":
+                    size.add_metric([worker], count)
+                else:
+                    events.add_metric([worker, name], count)
+        latency = HistogramMetricFamily(
+            "phase_supervisor_worker_commit_latency_seconds",
+            "From the newest event of a worker's row to its commit",
+            labels=["worker"],
+        )
+        for worker, rows in self._status.latency.items():
+            latency.add_metric([worker], buckets=_buckets(rows), sum_value=None)
+        yield from (events, size, depth, latency)
+
+
+def _buckets(rows: Mapping[float, int]) -> list[tuple[str, float]]:
+    """Cumulative, as Prometheus wants them."""
+    bounds = sorted(rows)
+    counts = list(accumulate(rows[bound] for bound in bounds))
+    buckets = [(f"{bound:g}", float(count)) for bound, count in zip(bounds, counts, strict=True)]
+    if not buckets or bounds[-1] != float("inf"):
+        buckets.append(("+Inf", float(counts[-1]) if counts else 0.0))
+    else:
+        buckets[-1] = ("+Inf", buckets[-1][1])
+    return buckets
 
 
 def exposition(status: CrewStatus, figures: Figures) -> bytes:

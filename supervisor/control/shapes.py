@@ -91,13 +91,15 @@ class QueueOut(msgspec.Struct, kw_only=True):
 
 
 class StatusOut(msgspec.Struct, kw_only=True):
-    """The crew now; `head` is the history's last record."""
+    """The crew now; `head` is the history's last record. `latency` counts rows by worker and upper bound in seconds."""
 
     pid: int | None
     workspace: str
     phases: dict[str, PhaseOut]
     queue: QueueOut
     counters: dict[str, int]
+    workers: dict[str, dict[str, int]] = {}
+    latency: dict[str, dict[str, int]] = {}
     head: int
     notes: list[str] = []
     dirty: list[str] = []

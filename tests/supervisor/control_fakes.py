@@ -35,6 +35,11 @@ class FakeBackend:
             queue_depth=3,
             queue_capacity=1000,
             counters={"stored": 7, "lost": 0},
+            workers={
+                "qa": {"stored": 4, "bytes": 900, "waiting": 2},
+                "developer": {"stored": 3, "bytes": 0, "waiting": 0},
+            },
+            latency={"qa": {0.001: 1, 0.01: 2, float("inf"): 1}},
             head=12,
         )
     )

@@ -154,7 +154,7 @@ async def test_metrics_can_be_scraped(client: httpx.AsyncClient) -> None:
 
     page = (await client.get("/metrics")).text
     samples = {
-        (sample.name, tuple(sample.labels.items())): sample.value
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
     }
@@ -164,6 +164,12 @@ async def test_metrics_can_be_scraped(client: httpx.AsyncClient) -> None:
     assert samples["phase_supervisor_queue_depth", ()] == 3
     assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "0.01"),)] == 5
     assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "+Inf"),)] == 5
+    assert samples["phase_supervisor_worker_events_total", (("outcome", "stored"), ("worker", "qa"))] == 4
+    assert samples["phase_supervisor_worker_events_total", (("outcome", "stored"), ("worker", "developer"))] == 3
+    assert samples["phase_supervisor_worker_bytes_total", (("worker", "qa"),)] == 900
+    assert samples["phase_supervisor_worker_queue_depth", (("worker", "qa"),)] == 2
+    bucket = "phase_supervisor_worker_commit_latency_seconds_bucket"
+    assert [samples[bucket, (("le", le), ("worker", "qa"))] for le in ("0.001", "0.01", "+Inf")] == [1, 3, 4]
 
 
 # --- commands

@@ -18,34 +18,33 @@ import select
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
 from multiprocessing import connection, managers
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
+from .backlog import SMALL, Backlog, Gathered, Lot, tags_of
 from .control import Ack
 from .errors import ModeError, QueueBrokenError
 from .events import ENDING_STEPS, PROGRESS, STARTING_STEPS, ProgressEvent
-from .frames import Fields, Meta, cleaned, decode_event, encode_batch, encode_fields, fields_of, plain
+from .frames import Fields, Meta, cleaned, encode_fields, encode_frame, fields_of, plain
 from .markers import encode_marker
 from .modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, MODE_VARIABLE, determine_ipc_mode
 from .queue import ANSWER_WITHIN, KEY_VARIABLE, Reply, connect, read_key
 from .spool import Spool
 
-Entry = tuple[int, int, bool, Fields | bytes, str, str]  # meta, event, tag; flat, to cost the collector little
-
-_BATCH_EVENTS = 512
-_BATCH_BYTES = 1024 * 1024  # of events already encoded; the others are small
+_BATCH_EVENTS = 2048
+_BATCH_BYTES = 1024 * 1024
+_LINES_EVENTS = 256
 _LINES = 64 * 1024  # bytes of markers written in one go
 _WINDOW_EVENTS = 32_768  # sent and not yet durable
 _WINDOW_BYTES = 32 * 1024 * 1024
 _SWEEP = 512  # events that may gather before progress is coalesced
+_LOOK = 2048  # the same, where nothing is, before it is counted
 _MOST_LOOSE = 4096  # progress events kept while nobody takes them
 _MOST_UNCOALESCED = 200_000  # the same where nothing is coalesced
 _MOST_LOOSE_BYTES = 32 * 1024 * 1024
@@ -54,6 +53,8 @@ _FULL = 0.005  # seconds before an inbox that was full is tried again
 _RESEND = (1.0, 16.0)  # seconds without news before everything is sent again: first, longest
 _PROBE = (1.0, 30.0)  # seconds before a broken queue is tried again: first, longest
 _SMALL_TEXT = 512
+_NOTABLE_STEPS = STARTING_STEPS | ENDING_STEPS
+_UNENCODABLE = (TypeError, ValueError, OverflowError)  # text that is not Unicode, above all
 _NONE: dict[str, Any] = {}  # no summary; one for all, never written to
 _PIPES_WAIT = sys.platform == "win32"  # a pipe there is neither non-blocking nor fit for select
 _TROUBLES = (OSError, EOFError, QueueBrokenError, managers.RemoteError, connection.AuthenticationError)  # type: ignore[attr-defined]
@@ -123,7 +124,6 @@ class Emitter:
         self._marker_fd = marker_fd
         self._fallback = fallback
         self._acked = acked  # markers are acknowledged; else what is written counts as durable
-        self._coalesce = coalesce
         self._on_trouble = on_trouble
         # Where a pipe can only be written by waiting for it, a thread of its own waits.
         self._pipe = _PipeThread(marker_fd) if _PIPES_WAIT and acked and marker_fd >= 0 else None
@@ -132,14 +132,16 @@ class Emitter:
         self._lock = threading.Lock()
         self._drained = threading.Condition(self._lock)
         self._seq = 0
+        self._last: memoryview | list[int] = spool.last.cell if spool is not None else [0]
         self._critical = 0
         self._starts: dict[str, str] = {}
-        self._unsent: dict[int, Entry] = {}
-        self._swept = 0  # up to this seq, `_unsent` holds no progress that newer progress replaces
-        self._sweep_first = self._sweep_at = _SWEEP if coalesce else _MOST_UNCOALESCED
-        self._loose: deque[int] = deque()  # progress in the swept part, oldest first
-        self._loose_bytes = 0
-        self._coalesced = self._dropped = self._refused = 0
+        self._gathered = Gathered(
+            coalesce=coalesce,
+            step=_SWEEP if coalesce else min(_LOOK, _MOST_UNCOALESCED // 4),
+            most_loose=_MOST_LOOSE if coalesce else _MOST_UNCOALESCED,
+            most_loose_bytes=_MOST_LOOSE_BYTES,
+        )
+        self._refused = 0
         self._asleep = False
         self._rung = False
         self._bell = threading.Lock()
@@ -155,9 +157,7 @@ class Emitter:
         self._generation = 0
         self._transport = Transport.SPOOL
         self._proxy: Any = None
-        self._backlog: dict[int, Entry] = {}  # to be sent, oldest first
-        self._sent: dict[int, Entry] = {}  # sent, not known to be durable; all older than the backlog
-        self._sent_bytes = 0
+        self._backlog = Backlog()  # changed only with the lock held
         self._partial = b""  # the rest of a marker line that a full pipe did not take
         self._durable = 0
         self._quiet_since = 0.0  # the last time something was sent or became durable
@@ -263,104 +263,76 @@ class Emitter:
         data: bytes | None = None,
     ) -> int:
         """Report something; its seq. EventTooLargeError or SpoolFullError: it was not taken. Never waits."""
+        if (
+            type is PROGRESS
+            and phase.__class__ is step.__class__ is detail.__class__ is str
+            and pct.__class__ is int
+            and data is None
+            and not summary
+            and step not in _NOTABLE_STEPS
+            and len(phase) + len(step) + len(detail) <= _SMALL_TEXT
+        ):  # nearly all there is: what follows is `_give`, written out
+            event = (type, phase, step, pct, detail, _NONE, None, time.time())
+            with self._lock:
+                if self._closing:
+                    raise RuntimeError("this emitter is closed")
+                self._seq = self._last[0] = seq = self._seq + 1
+                gathered = self._gathered
+                gathered.lot.events.append(event)
+                if seq >= gathered.sweep_at:
+                    gathered.sweep()
+                if self._asleep:
+                    self._ring()
+            return seq
         return self._give((type, phase, step, pct, detail, plain(summary) if summary else _NONE, data, time.time()))
 
     def emit_event(self, event: ProgressEvent) -> int:
         """Report an event made elsewhere; as `emit`."""
         return self._give(fields_of(event))
 
-    def _give(self, fields: Fields) -> int:
-        type_, phase, step, pct, detail, summary, data, at = fields
+    def _give(self, event: Fields) -> int:
+        type_, phase, step, pct, detail, summary, data, at = event
         if not (
             type_.__class__ is phase.__class__ is step.__class__ is detail.__class__ is str
             and pct.__class__ is int
             and at.__class__ is float
             and (data is None or data.__class__ is bytes)
         ):
-            fields = type_, phase, step, pct, detail, summary, data, at = cleaned(fields)
+            event = type_, phase, step, pct, detail, summary, data, at = cleaned(event)
         starts = step in STARTING_STEPS
         if type_ != PROGRESS or step in ENDING_STEPS or (starts and self._starts.get(phase) != step):
-            return self._give_critical(fields, starts=starts)
-        event: Fields | bytes = fields
-        if summary or data is not None or len(detail) > _SMALL_TEXT:
-            event = encode_fields(fields)
+            return self._give_critical(event, starts=starts)
+        size = SMALL
+        if summary or data is not None or len(phase) + len(step) + len(detail) > _SMALL_TEXT:
+            size = len(encode_fields(event))
         with self._lock:
             if self._closing:
                 raise RuntimeError("this emitter is closed")
-            seq = self._seq = self._seq + 1
-            if self._spool is not None:
-                self._spool.last.set(seq)
-            self._unsent[seq] = (seq, self._critical, False, event, phase, type_)
-            if event.__class__ is bytes:
-                self._loose_bytes += len(event)
-            if len(self._unsent) >= self._sweep_at or self._loose_bytes > _MOST_LOOSE_BYTES:
-                self._sweep()
+            self._seq = self._last[0] = seq = self._seq + 1
+            self._gathered.add(seq, event, critical=False, size=size)
             if self._asleep:
                 self._ring()
         return seq
 
-    def _give_critical(self, fields: Fields, *, starts: bool) -> int:
-        event = encode_fields(fields)
-        phase = fields[1]
+    def _give_critical(self, event: Fields, *, starts: bool) -> int:
+        encoded = encode_fields(event)
         with self._lock:
             if self._closing:
                 raise RuntimeError("this emitter is closed")
-            seq, prev = self._seq + 1, self._critical
+            seq = self._seq + 1
             if self._spool is not None:
                 try:
-                    self._spool.append(seq, prev, event)  # a refusal takes no seq
+                    self._spool.append(seq, self._critical, encoded)  # a refusal takes no seq
                 except Exception:
                     self._refused += 1
                     raise
-                self._spool.last.set(seq)
-            self._seq = self._critical = seq
+            self._seq = self._critical = self._last[0] = seq
             if starts:
-                self._starts[phase] = fields[2]
-            self._unsent[seq] = (seq, prev, True, event, phase, fields[0])
+                self._starts[event[1]] = event[2]
+            self._gathered.add(seq, event, critical=True, size=len(encoded))
             if self._asleep:
                 self._ring()
         return seq
-
-    def _sweep(self) -> None:
-        """Coalesce what gathered since the last sweep to the latest per (phase, step), never across a critical event.
-
-        If there is still too much, or where nothing is to be coalesced far too much, the oldest progress goes, never
-        the newest.
-        """
-        seen: set[tuple[str, str]] = set()
-        stale: list[int] = []
-        fresh: list[int] = []
-        for seq in reversed(self._unsent):
-            if seq <= self._swept:
-                break
-            _, _, critical, event, phase, _ = self._unsent[seq]
-            if critical:
-                seen.clear()
-                continue
-            if not self._coalesce:
-                fresh.append(seq)
-                continue
-            step = event[2] if isinstance(event, tuple) else decode_event(event).step
-            if (phase, step) in seen:
-                stale.append(seq)
-            else:
-                seen.add((phase, step))
-                fresh.append(seq)
-        for seq in stale:
-            self._loosen(seq)
-        self._coalesced += len(stale)
-        self._loose.extend(reversed(fresh))
-        most = _MOST_LOOSE if self._coalesce else _MOST_UNCOALESCED
-        while len(self._loose) > 1 and (len(self._loose) > most or self._loose_bytes > _MOST_LOOSE_BYTES):
-            self._loosen(self._loose.popleft())
-            self._dropped += 1
-        self._swept = self._seq
-        self._sweep_at = len(self._unsent) + _SWEEP
-
-    def _loosen(self, seq: int) -> None:
-        event = self._unsent.pop(seq)[3]
-        if isinstance(event, bytes):
-            self._loose_bytes -= len(event)
 
     # -- from the control thread
 
@@ -418,12 +390,12 @@ class Emitter:
                 durable=self._durable,
                 sent=self._count_sent,
                 resent=self._count_resent,
-                coalesced=self._coalesced,
-                dropped=self._dropped,
+                coalesced=self._gathered.coalesced,
+                dropped=self._gathered.dropped,
                 refused=self._refused,
                 fallbacks=self._fallbacks,
                 returns=self._returns,
-                waiting=len(self._unsent) + len(self._backlog) + len(self._sent),
+                waiting=len(self._gathered) + self._backlog.unsent + self._backlog.sent,
                 spool_bytes=self._spool.size if self._spool is not None else 0,
             )
 
@@ -448,7 +420,9 @@ class Emitter:
             self._bell.release()
 
     def _pending(self, target: int) -> bool:
-        return any(next(iter(entries), target + 1) <= target for entries in (self._sent, self._backlog, self._unsent))
+        return any(
+            oldest is not None and oldest <= target for oldest in (self._backlog.oldest(), self._gathered.oldest())
+        )
 
     # -- the feeder: everything below runs on its thread, or on the watcher's between two feeders
 
@@ -484,12 +458,12 @@ class Emitter:
             soonest = max(min(due) - now, 0.001)
             wait = soonest if wait is None else min(wait, soonest)
         with self._lock:
-            if not (self._sent or self._backlog or self._unsent):
+            if not (self._backlog.sent or self._backlog.unsent or self._gathered):
                 self._drained.notify_all()
             if wait == 0 or self._news or self._heard:
                 return
             open_ = self._transport is not Transport.SPOOL and now >= self._retry_at and self._window_open()
-            if open_ and self._unsent:
+            if open_ and self._gathered:
                 return
             self._asleep = open_
         if self._bell.acquire(timeout=-1 if wait is None else wait):
@@ -497,10 +471,10 @@ class Emitter:
                 self._rung = False
 
     def _resend_at(self) -> float | None:
-        return self._quiet_since + self._resend if self._sent else None
+        return self._quiet_since + self._resend if self._backlog.sent else None
 
     def _window_open(self) -> bool:
-        return len(self._sent) < _WINDOW_EVENTS and self._sent_bytes < _WINDOW_BYTES
+        return self._backlog.sent < _WINDOW_EVENTS and self._backlog.sent_bytes < _WINDOW_BYTES
 
     def _look_at_news(self, generation: int) -> None:
         """Acks, a new address, another mode, a queue that answers again, silence."""
@@ -606,24 +580,14 @@ class Emitter:
                 self._on_trouble("queue", f"the queue is broken and falling back is off: {cause}")
 
     def _send_again(self, *, above: int) -> None:
-        again = {seq: entry for seq, entry in self._sent.items() if seq > above}
-        self._count_resent += len(again)
         with self._lock:
-            self._sent = {seq: entry for seq, entry in self._sent.items() if seq <= above}
-            self._sent_bytes = sum(_size(entry) for entry in self._sent.values())
-            self._backlog = {**again, **self._backlog}
+            self._count_resent += self._backlog.send_again(above)
 
     def _hear(self, durable: int, gap: int | None) -> None:
         """Forget what is durable; after a gap go back to what was missing. What comes late does no harm."""
         if durable > self._durable:
             with self._lock:
-                if self._sent and next(reversed(self._sent)) <= durable:
-                    self._sent, self._sent_bytes = {}, 0
-                for entries in (self._sent, self._backlog):
-                    for seq in [*_until(entries, durable)]:
-                        entry = entries.pop(seq)
-                        if entries is self._sent:
-                            self._sent_bytes -= _size(entry)
+                self._backlog.forget(durable)
                 self._durable = durable
                 if self._spool is not None:
                     self._spool.trim(durable)
@@ -633,39 +597,17 @@ class Emitter:
         if gap is not None:
             self._send_again(above=max(gap, self._durable))
 
-    def _next_batch(self) -> list[Entry]:
-        """What to send next, at most a frame; it stays in the backlog until it was taken."""
-        if not self._backlog:
-            with self._lock:
-                self._backlog, self._unsent = self._unsent, {}
-                self._swept, self._sweep_at, self._loose_bytes = 0, self._sweep_first, 0
-                self._loose.clear()
-        batch: list[Entry] = []
-        size = 0
-        for entry in islice(self._backlog.values(), _BATCH_EVENTS):
-            event = entry[3]
-            size += len(event) if event.__class__ is bytes else 64  # `_size`, written out
-            if batch and size > _BATCH_BYTES:
-                break
-            batch.append(entry)
-        return batch
-
-    def _was_sent(self, batch: list[Entry]) -> None:
-        size = sum([_size(entry) for entry in batch])
+    def _next_batch(self, most_events: int, most_bytes: int) -> list[Lot]:
+        """What to send next; it stays in the backlog until it was taken."""
         with self._lock:
-            if len(batch) == len(self._backlog):
-                sent = self._backlog
-                self._backlog = {}
-            else:
-                sent = {entry[0]: entry for entry in batch}
-                for seq in sent:
-                    del self._backlog[seq]
-            if self._sent:
-                self._sent.update(sent)
-            else:
-                self._sent = sent
-            self._sent_bytes += size
-        self._count_sent += len(batch)
+            if not self._backlog.unsent:
+                self._backlog.take(self._gathered.take())
+            return self._backlog.next_batch(most_events, most_bytes)
+
+    def _was_sent(self, batch: Sequence[Lot]) -> None:
+        with self._lock:
+            self._backlog.was_sent(batch)
+        self._count_sent += sum([len(lot.events) for lot in batch])
         self._quiet_since = time.monotonic()
         self._poll = _POLL[0]
 
@@ -674,12 +616,13 @@ class Emitter:
     def _feed_queue(self, generation: int) -> float | None:
         """One offer if there is a reason; then how long there is nothing to do."""
         now = time.monotonic()
-        batch = self._next_batch() if now >= self._retry_at and self._window_open() else []
+        ready = now >= self._retry_at and self._window_open()
+        batch = self._next_batch(_BATCH_EVENTS, _BATCH_BYTES) if ready else []
         if batch:
             self._poll_at = 0.0
             frame = self._encode(batch)
-        elif self._sent or (self._retry_at > now and self._backlog):
-            at = max(self._poll_at, self._retry_at) if self._backlog else self._poll_at
+        elif self._backlog.sent or (self._retry_at > now and self._backlog.unsent):
+            at = max(self._poll_at, self._retry_at) if self._backlog.unsent else self._poll_at
             if not at:
                 self._poll_at = at = now + self._poll
             if now < at:
@@ -717,16 +660,14 @@ class Emitter:
         if self._on_trouble is not None:
             self._on_trouble("epoch", "the supervisor takes no events of this epoch any more")
 
-    def _encode(self, batch: list[Entry]) -> bytes:
-        metas = [entry[:3] for entry in batch]
-        tags = {entry[4:] for entry in batch}
-        events = [entry[3] for entry in batch]
+    def _encode(self, batch: Sequence[Lot]) -> bytes:
+        events = batch[0].events if len(batch) == 1 else [event for lot in batch for event in lot.events]
+        sections = [lot.section() for lot in batch]
         try:
-            return encode_batch(self._worker, self._epoch, self._nonce, metas, tags, events)
-        except (TypeError, ValueError, OverflowError):  # text that is not Unicode, in one of them
-            whole = [event if isinstance(event, bytes) else encode_fields(event) for event in events]
-            plain_tags = {(str(plain(phase)), str(plain(type_))) for phase, type_ in tags}
-            return encode_batch(self._worker, self._epoch, self._nonce, metas, plain_tags, whole)
+            return encode_frame(self._worker, self._epoch, self._nonce, sections, tags_of(events), events)
+        except _UNENCODABLE:
+            events = [cleaned(event) for event in events]
+            return encode_frame(self._worker, self._epoch, self._nonce, sections, tags_of(events), events)
 
     # -- by stdout
 
@@ -736,24 +677,23 @@ class Emitter:
             return 0 if self._news else 0.05
         if not self._window_open():
             return None
-        batch = self._next_batch()
-        lines: list[bytes] = []
-        size = 0
-        for seq, prev, critical, event, _, _ in batch:
-            fields = fields_of(decode_event(event if isinstance(event, bytes) else encode_fields(event)))
-            lines.append(encode_marker(self._worker, self._epoch, self._nonce, Meta(seq, prev, critical), fields))
-            size += len(lines[-1])
-            if size > _LINES:
-                break
-        if not lines:
+        batch = self._next_batch(_LINES_EVENTS, _LINES)
+        if not batch:
             return None
-        batch = batch[: len(lines)]
-        self._partial = b"".join(lines)
+        self._partial = b"".join(
+            self._line(meta, event) for lot in batch for meta, event in zip(lot.metas(), lot.events, strict=True)
+        )
         whole = self._write()
         self._was_sent(batch)
         if not self._acked and whole:
-            self._hear(batch[-1][0], None)
+            self._hear(batch[-1].last, None)
         return 0
+
+    def _line(self, meta: Meta, event: Fields) -> bytes:
+        try:
+            return encode_marker(self._worker, self._epoch, self._nonce, meta, event)
+        except _UNENCODABLE:
+            return encode_marker(self._worker, self._epoch, self._nonce, meta, cleaned(event))
 
     def _write(self) -> bool:
         """Write what the pipe takes now; whether all is written."""
@@ -844,15 +784,3 @@ class _PipeThread:
             except OSError as error:
                 self._error = error
             self._idle.set()
-
-
-def _size(entry: Entry) -> int:
-    event = entry[3]
-    return len(event) if isinstance(event, bytes) else 64
-
-
-def _until(entries: Iterable[int], last: int) -> Iterable[int]:
-    for seq in entries:
-        if seq > last:
-            return
-        yield seq

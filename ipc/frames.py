@@ -1,23 +1,25 @@
 """How a batch of events travels and rests: one frame, whose events stay opaque bytes on the way to the journal.
 
-A frame is a msgpack array `(version, worker, epoch, nonce, metas, tags, blob)`. `metas` names each event by seq, the
-seq of the last critical event before it (`prev`), and whether it is critical itself; `tags` are the distinct (phase,
-type) pairs inside, for the journal's index; `blob` is a msgpack array of the events, each
+A frame is a msgpack array `(version, worker, epoch, nonce, sections, tags, blob)`. `sections` name each event by seq,
+the seq of the last critical event before it (`prev`), and whether it is critical itself, at the price of a section and
+not of an event: `(first seq, n, prev, places of the critical ones)`, a new one wherever numbers are missing. `tags` are
+the distinct (phase, type) pairs inside, for the journal's index; `blob` is a msgpack array of the events, each
 `(type, phase, step, pct, detail, summary, data, timestamp)`. What becomes of a frame is for `ipc.sequence` to judge.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import starmap
+from typing import Any, NamedTuple, overload
 
 import msgspec
 
 from .errors import EventTooLargeError, FrameError
 from .events import ProgressEvent
 
-VERSION = 1
+VERSION = 2
 MOST_EVENT = 4 * 1024 * 1024  # bytes of one encoded event: a screenshot of 2 MB fits twice
 MOST_FRAME = 8 * 1024 * 1024  # bytes
 MOST_EVENTS = 4096  # in one frame
@@ -31,6 +33,67 @@ class Meta(NamedTuple):
     seq: int
     prev: int
     critical: bool
+
+
+class Section(NamedTuple):
+    """`n` events numbered from `first` on without a hole; `prev` counts for the first, `criticals` are offsets."""
+
+    first: int
+    n: int
+    prev: int
+    criticals: list[int]
+
+    def metas(self) -> Iterator[Meta]:
+        critical, prev = set(self.criticals), self.prev
+        for offset in range(self.n):
+            seq = self.first + offset
+            yield Meta(seq, prev, offset in critical)
+            if offset in critical:
+                prev = seq
+
+
+class Numbering(Sequence[Meta]):
+    """Which events of its epoch a frame holds, kept as sections: nearly always there is one."""
+
+    def __init__(self, sections: Sequence[Section]) -> None:
+        self.sections = sections
+        self._n = sum([section.n for section in sections])
+
+    @classmethod
+    def of(cls, metas: Sequence[tuple[int, int, bool]]) -> Numbering:
+        """The same names as sections, whatever they are."""
+        if isinstance(metas, cls):
+            return metas
+        sections: list[Section] = []
+        seq = prev = -1
+        for one, before, critical in metas:
+            if not sections or one != seq + 1 or before != prev:
+                sections.append(Section(one, 0, before, []))
+            section = sections[-1]
+            if critical:
+                section.criticals.append(section.n)
+            sections[-1] = section._replace(n=section.n + 1)
+            seq, prev = one, one if critical else before
+        return cls(sections)
+
+    def seqs(self) -> Sequence[int]:
+        """The numbers alone."""
+        ranges = [range(section.first, section.first + section.n) for section in self.sections]
+        return ranges[0] if len(ranges) == 1 else [seq for one in ranges for seq in one]
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __iter__(self) -> Iterator[Meta]:
+        for section in self.sections:
+            yield from section.metas()
+
+    @overload
+    def __getitem__(self, place: int) -> Meta: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Meta]: ...
+    def __getitem__(self, place: int | slice) -> Meta | list[Meta]:
+        return list(self)[place]
 
 
 class Tag(NamedTuple):
@@ -47,9 +110,14 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     worker: str
     epoch: int
     nonce: str
-    metas: list[Meta]
+    sections: list[Section]
     tags: list[Tag]
     blob: bytes
+
+    @property
+    def metas(self) -> Numbering:
+        """Its events by name."""
+        return Numbering(self.sections)
 
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)  # a UnicodeDecodeError comes through as it is
@@ -88,8 +156,20 @@ def encode_batch(
     events: Sequence[Fields | bytes],
 ) -> bytes:
     """A frame of these events, each as fields or as what `encode_event` returned."""
-    blob = join([msgspec.Raw(e) if isinstance(e, bytes) else e for e in events])
-    return _encode((VERSION, worker, epoch, nonce, metas, tuple(tags), blob))
+    whole = [msgspec.Raw(e) if isinstance(e, bytes) else e for e in events]
+    return encode_frame(worker, epoch, nonce, Numbering.of(metas).sections, tags, whole)
+
+
+def encode_frame(
+    worker: str,
+    epoch: int,
+    nonce: str,
+    sections: Sequence[tuple[int, int, int, Sequence[int]]],
+    tags: Iterable[tuple[str, str]],
+    events: Sequence[Any],
+) -> bytes:
+    """The same from sections, and events as fields (or `msgspec.Raw`)."""
+    return _encode((VERSION, worker, epoch, nonce, sections, tuple(tags), _encode(events)))
 
 
 def decode_header(data: bytes) -> Frame:
@@ -105,13 +185,27 @@ def decode_header(data: bytes) -> Frame:
         raise FrameError(f"not a frame: {error}") from None
     if frame.version != VERSION:
         raise FrameError(f"a frame of version {frame.version}; this side speaks {VERSION}")
-    if not frame.metas or len(frame.metas) > MOST_EVENTS:
-        raise FrameError(f"a frame of {len(frame.metas):,} events; 1 to {MOST_EVENTS:,} are taken")
-    if frame.metas[0].seq < 1 or any(m.prev >= m.seq or m.prev < 0 for m in frame.metas):
-        raise FrameError("a frame whose events are not numbered as they should be")
-    if len(split(frame.blob)) != len(frame.metas):
+    count = _counted(frame.sections)
+    if not 1 <= count <= MOST_EVENTS:
+        raise FrameError(f"a frame of {count:,} events; 1 to {MOST_EVENTS:,} are taken")
+    if len(split(frame.blob)) != count:
         raise FrameError("a frame that names more or fewer events than it holds")
     return frame
+
+
+def _counted(sections: Sequence[Section]) -> int:
+    """How many events the sections name. FrameError where they name what cannot be."""
+    count = 0
+    for first, n, prev, criticals in sections:
+        if not (0 <= prev < first and 1 <= n <= MOST_EVENTS):
+            raise FrameError("a frame whose events are not numbered as they should be")
+        last = -1
+        for offset in criticals:
+            if not last < offset < n:
+                raise FrameError("a frame whose critical events are not where they should be")
+            last = offset
+        count += n
+    return count
 
 
 def split(blob: bytes) -> list[msgspec.Raw]:
@@ -143,7 +237,7 @@ def decode_fields(blob: bytes) -> list[Fields]:
 
 def decode_events(blob: bytes) -> list[ProgressEvent]:
     """The events of a blob. FrameError if an event is none."""
-    return [ProgressEvent(*fields) for fields in decode_fields(blob)]
+    return list(starmap(ProgressEvent, decode_fields(blob)))
 
 
 def decode_event(encoded: bytes) -> ProgressEvent:

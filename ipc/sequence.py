@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from .frames import Meta
+from .frames import Meta, Numbering
 
 
 class Verdict(Enum):
@@ -79,37 +79,39 @@ def judge_frame(marks: Marks, metas: Sequence[Meta], *, salvage: bool = False) -
     In `salvage` nobody is left to send again: an event behind a gap is accepted, and named in `lost`.
     """
     last_critical, last, missed = marks.critical, marks.seq, marks.missed
-    duplicates = late = 0
+    duplicates = late = place = 0
     accepted: list[int] = []
     lost: list[int] = []
     gap = False
-    for place, (seq, prev, critical) in enumerate(metas):  # `judge`, written out: this is the busiest loop we have
-        if critical:
-            if seq <= last_critical:
-                duplicates += 1
-                continue
-            if prev != last_critical:
+    for section in Numbering.of(metas).sections:
+        first, n, prev, criticals = section
+        if prev == last_critical and first > last:  # what comes next, so each of its events follows the one before
+            missed += first - last - 1
+            last = first + n - 1
+            if criticals:
+                last_critical = first + criticals[-1]
+            accepted.extend(range(place, place + n))
+            place += n
+            continue
+        for seq, before, critical in section.metas():
+            verdict = judge(Marks(last_critical, last, missed), Meta(seq, before, critical))
+            if verdict is Verdict.GAP:
                 if not salvage:
                     gap = True
                     break
                 lost.append(place)
-            last_critical = seq
-        elif prev < last_critical:
-            late += 1
-            continue
-        elif seq <= last:
-            duplicates += 1
-            continue
-        elif prev > last_critical:
-            if not salvage:
-                gap = True
-                break
-            lost.append(place)
-            last_critical = prev
-        if seq > last:
-            missed += seq - last - 1
-            last = seq
-        accepted.append(place)
+            if verdict is Verdict.DUPLICATE:
+                duplicates += 1
+            elif verdict is Verdict.LATE:
+                late += 1
+            else:
+                last_critical = seq if critical else max(before, last_critical)
+                missed += max(seq - last - 1, 0)
+                last = max(seq, last)
+                accepted.append(place)
+            place += 1
+        if gap:
+            break
     return Judgement(
         accepted=tuple(accepted),
         marks=Marks(last_critical, last, missed),

@@ -30,8 +30,7 @@ else:
 
 _HEAD = struct.Struct("<II")  # length of what follows, its CRC-32
 _NAME = struct.Struct("<QQ")  # seq, prev
-_RECORD = struct.Struct("<IIQQ")  # both in one
-_LAST = struct.Struct("<Q")
+_LAST = struct.Struct("=Q")
 _SUFFIX = ".seg"
 FORMAT = 1  # of a segment; `.supervisor/format.json` names it for all spools of a workspace
 SEGMENT = 1024 * 1024  # bytes after which the next segment begins
@@ -128,8 +127,8 @@ class Spool:
 
     def append(self, seq: int, prev: int, event: bytes) -> None:
         """Write one record; it survives this process when this returns. SpoolFullError: nothing was taken."""
-        crc = zlib.crc32(event, zlib.crc32(_NAME.pack(seq, prev)))
-        record = _RECORD.pack(_NAME.size + len(event), crc, seq, prev) + event
+        body = _NAME.pack(seq, prev) + event
+        record = _HEAD.pack(len(body), zlib.crc32(body)) + body
         if self._total + len(record) > self._quota:
             raise SpoolFullError(
                 f"the spool {self._folder} holds {self._total:,} bytes of at most {self._quota:,}: "
@@ -199,7 +198,7 @@ class Spool:
 
 
 class _LastSeq:
-    """The last seq given, in a page that outlives its process."""
+    """The last seq given, in a page that outlives its process. `cell[0]` is stored in one piece."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "last"
@@ -208,11 +207,12 @@ class _LastSeq:
                 file.write(_LAST.pack(0))
                 file.flush()
             self._map = mmap.mmap(file.fileno(), _LAST.size)
-
-    def set(self, seq: int) -> None:
-        _LAST.pack_into(self._map, 0, seq)
+        self._view = memoryview(self._map)
+        self.cell = self._view.cast("Q")
 
     def close(self) -> None:
+        self.cell.release()
+        self._view.release()
         self._map.close()
 
 

@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from .journal import Cursor, Journal, StoredEvent
 
-BATCH = 512  # events read at a time
+BATCH = 1024  # events read at a time, and the rest of the last one's row
 _INLINE = 256  # events behind up to which a read is cheaper than a thread
 
 
@@ -42,7 +42,7 @@ class Subscription:
         return self._at
 
     async def batches(self) -> AsyncIterator[list[StoredEvent]]:
-        """Events, as many as there are at a time (at most `BATCH`); ends when the hub closes.
+        """Events, as many as there are at a time (about `BATCH` at most); ends when the hub closes.
 
         CursorGoneError when retention has overtaken this stream.
         """
@@ -70,7 +70,7 @@ class Subscription:
         self._more.set()
 
     def _read(self) -> tuple[list[StoredEvent], Cursor]:
-        return self._hub.journal.reader.read_up_to(self._at, BATCH, self._phase, self._type)
+        return self._hub.journal.reader.read_up_to(self._at, BATCH, self._phase, self._type, whole_rows=True)
 
 
 class Hub:

@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 FORMAT = 1
 SUPERVISOR = "supervisor"
+_READ_BYTES = 8 * 1024 * 1024  # of rows read in one go
 _SYNC_WITHIN = 0.8  # seconds after a commit
 _log = logging.getLogger("supervisor.journal")
 
@@ -283,11 +284,17 @@ class JournalReader:
         limit: int,
         phase: str | None = None,
         type: str | None = None,  # noqa: A002 - as above
+        *,
+        whole_rows: bool = False,
     ) -> tuple[list[StoredEvent], Cursor]:
-        """As `read`, and the cursor to go on from, which a filter may have moved further than the last event."""
+        """As `read`, and the cursor to go on from, which a filter may have moved further than the last event.
+
+        With `whole_rows` the row that reaches the limit is read to its end, so that none is decoded twice; and no more
+        rows than make up some megabytes.
+        """
         with self._lock:
             try:
-                return self._read(after, limit, phase, type)
+                return self._read(after, limit, phase, type, whole_rows=whole_rows)
             except sqlite3.Error as error:
                 raise self._error(error) from error
 
@@ -317,7 +324,7 @@ class JournalReader:
             self._connection.close()
 
     def _read(
-        self, after: Cursor | None, limit: int, phase: str | None, type_: str | None
+        self, after: Cursor | None, limit: int, phase: str | None, type_: str | None, *, whole_rows: bool = False
     ) -> tuple[list[StoredEvent], Cursor]:
         store = str(self._meta("store"))
         position = 0
@@ -336,14 +343,23 @@ class JournalReader:
                 )
         out: list[StoredEvent] = []
         at = position
+        size = 0
         for row in self._frames(position, phase, type_):
             first, n, first_seq, worker, epoch, transport, seqs, blob = row
+            size += len(blob)
+            if whole_rows and (len(out) >= limit or size > _READ_BYTES) and at > position:
+                return out, Cursor(store, at)
             numbers = msgspec.msgpack.decode(seqs) if seqs is not None else range(first_seq, first_seq + n)
             events = _decode(blob, n, worker)
+            if whole_rows and first > position and phase is None and type_ is None:
+                places = enumerate(zip(numbers, events, strict=True), first)
+                out += [StoredEvent(store, here, worker, epoch, seq, transport, *f) for here, (seq, f) in places]
+                at = first + n - 1
+                continue
             for offset, (seq, fields) in enumerate(zip(numbers, events, strict=True)):
                 if first + offset <= position:
                     continue
-                if len(out) >= limit:
+                if len(out) >= limit and not whole_rows:
                     return out, Cursor(store, at)
                 at = first + offset
                 if (phase is None or fields[1] == phase) and (type_ is None or fields[0] == type_):

@@ -28,11 +28,11 @@ import msgspec
 from ipc.control import Ack
 from ipc.errors import FrameError, SpoolLockedError
 from ipc.events import ProgressEvent
-from ipc.frames import Fields, Meta, cut, decode_fields, decode_header, join, split
+from ipc.frames import Fields, Meta, Numbering, cut, decode_fields, decode_header, join, split
 from ipc.markers import Damaged, Marker, Unsigned, parse_marker
 from ipc.queue import EventQueue, QueueServer, Reply
 from ipc.sequence import Admitted, Batch, Marks, Refused, Sequencer, Stage
-from ipc.spool import DamagedSegment, SpoolLock, create_folder, read_last, read_spool
+from ipc.spool import DamagedSegment, Record, SpoolLock, create_folder, read_last, read_spool
 
 from .hub import Hub
 from .journal import SUPERVISOR, ClosedRow, EpochEntry, FrameRow, Journal, JournalError, OpenedRow, OwnRow, Row
@@ -406,38 +406,48 @@ class Pump:
 
     async def _salvage(self, key: Key, reported: set[int]) -> list[Path]:
         """Judge what the spool holds; which segments are damaged. Ends early where a failed commit undid some of it."""
-        worker, epoch = key
+        worker = key[0]
         resets = self._resets
         folder = self._known[key].folder
         found = await asyncio.to_thread(lambda: list(read_spool(folder)))
         damaged: list[Path] = []
-        for n, record in enumerate(found):
-            if not n % _SALVAGED_AT_ONCE:
-                await asyncio.sleep(0)
+        for first in range(0, len(found), _SALVAGED_AT_ONCE):
+            await asyncio.sleep(0)
             if self._resets != resets:
                 break
-            if isinstance(record, DamagedSegment):
-                if not record.torn:
-                    damaged.append(record.path)
-                    self._raise_alarm("spool", f"{record.path} is damaged from byte {record.offset} on: set aside")
-                continue
-            try:
-                (fields,) = decode_fields(join([msgspec.Raw(record.event)]))
-            except FrameError as error:
-                self._raise_alarm("spool", f"event {record.seq} in the spool of {worker} cannot be read: {error}")
-                continue
-            meta = Meta(record.seq, record.prev, critical=True)
-            batch = Batch(worker=worker, epoch=epoch, metas=[meta], payload=[fields])
-            admitted = self._sequencer.salvage(batch)
-            if admitted.judgement.lost and record.seq not in reported:
-                reported.add(record.seq)
-                self._count(worker)["lost"] += 1
-                text = f"critical events of {worker}, epoch {epoch}, before seq {record.seq} are lost: not in its spool"
-                self._raise_alarm("loss", text)
-                summary = {"epoch": epoch, "prev": record.prev, "seq": record.seq}
-                self.record("loss", worker, detail=text, summary=summary)
-            self._accept(admitted, SPOOL)
+            records: list[tuple[Record, Fields]] = []
+            for record in found[first : first + _SALVAGED_AT_ONCE]:
+                if isinstance(record, DamagedSegment):
+                    if not record.torn:
+                        damaged.append(record.path)
+                        self._raise_alarm("spool", f"{record.path} is damaged from byte {record.offset} on: set aside")
+                    continue
+                try:
+                    (fields,) = decode_fields(join([msgspec.Raw(record.event)]))
+                except FrameError as error:
+                    self._raise_alarm("spool", f"event {record.seq} in the spool of {worker} cannot be read: {error}")
+                    continue
+                records.append((record, fields))
+            if records:
+                self._judge_salvaged(key, records, reported)
         return damaged
+
+    def _judge_salvaged(self, key: Key, records: Sequence[tuple[Record, Fields]], reported: set[int]) -> None:
+        worker, epoch = key
+        metas = [Meta(record.seq, record.prev, critical=True) for record, _ in records]
+        blob = join([msgspec.Raw(record.event) for record, _ in records])
+        tags = [*{(fields[1], fields[0]) for _, fields in records}]
+        admitted = self._sequencer.salvage(Batch(worker=worker, epoch=epoch, metas=metas, payload=(blob, tags)))
+        for place in admitted.judgement.lost:
+            meta = metas[place]
+            if meta.seq in reported:
+                continue
+            reported.add(meta.seq)
+            self._count(worker)["lost"] += 1
+            text = f"critical events of {worker}, epoch {epoch}, before seq {meta.seq} are lost: not in its spool"
+            self._raise_alarm("loss", text)
+            self.record("loss", worker, detail=text, summary={"epoch": epoch, "prev": meta.prev, "seq": meta.seq})
+        self._accept(admitted, SPOOL)
 
     def _unsettled(self, key: Key) -> bool:
         rows = (*self._pending, *self._committing)
@@ -593,9 +603,11 @@ class Pump:
         if not judgement.accepted:
             return
         counts["bytes"] += batch.size
-        seqs = [batch.metas[place].seq for place in judgement.accepted]
+        seqs = Numbering.of(batch.metas).seqs()
+        if len(judgement.accepted) < len(seqs):
+            seqs = [seqs[place] for place in judgement.accepted]
         if isinstance(batch.payload, list):
-            self._gather(batch, seqs, judgement.marks, transport)
+            self._gather(batch, seqs, judgement.marks)
         else:
             blob, tags = batch.payload
             if len(seqs) < len(batch.metas):
@@ -613,27 +625,15 @@ class Pump:
             self._pending_bytes += len(blob)
         self._work.set()
 
-    def _gather(self, batch: Batch, seqs: list[int], marks: Marks, transport: str) -> None:
+    def _gather(self, batch: Batch, seqs: Sequence[int], marks: Marks) -> None:
         fields: Fields = batch.payload[0]
         key = (batch.worker, batch.epoch)
         last = self._pending[-1] if self._pending else None
-        if transport == STDOUT and isinstance(last, _Markers) and last.key == key and len(last.seqs) < _MARKERS_IN_ROW:
+        if isinstance(last, _Markers) and last.key == key and len(last.seqs) < _MARKERS_IN_ROW:
             row = last
-        elif transport == STDOUT:
+        else:
             row = _Markers(key)
             self._pending.append(row)
-        else:
-            one = FrameRow(
-                worker=batch.worker,
-                epoch=batch.epoch,
-                transport=transport,
-                seqs=seqs,
-                tags=[(fields[1], fields[0])],
-                blob=join([fields]),
-                marks=marks,
-            )
-            self._pending.append(one)
-            return
         row.seqs += seqs
         row.events.append(fields)
         row.tags.add((fields[1], fields[0]))

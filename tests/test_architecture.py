@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 PURE = (
     "ipc/markers.py",
+    "ipc/backlog.py",
     "ipc/frames.py",
     "ipc/sequence.py",
     "ipc/control.py",

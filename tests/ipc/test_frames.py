@@ -15,8 +15,11 @@ from ipc.errors import EventTooLargeError, FrameError
 from ipc.events import ProgressEvent
 from ipc.frames import (
     MOST_EVENT,
+    MOST_EVENTS,
     MOST_FRAME,
+    VERSION,
     Meta,
+    Numbering,
     cut,
     decode_event,
     decode_events,
@@ -65,9 +68,24 @@ def test_a_frame_comes_back() -> None:
     )
     frame = decode_header(data)
     assert (frame.worker, frame.epoch, frame.nonce) == ("qa", 7, "n")
-    assert frame.metas == [Meta(1, 0, True), Meta(2, 1, False)]
+    assert list(frame.metas) == [Meta(1, 0, True), Meta(2, 1, False)]
     assert decode_events(frame.blob) == [first, second]
     assert decode_events(cut(frame.blob, [1])) == [second]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.booleans()), min_size=1, max_size=12))
+def test_any_names_come_back_from_sections(metas: list[tuple[int, int, bool]]) -> None:
+    """Sections say of each event what was said of it alone, also of a frame with holes or of nonsense."""
+    numbering = Numbering.of(metas)
+    assert list(numbering) == metas
+    assert list(numbering.seqs()) == [seq for seq, _, _ in metas]
+    assert len(numbering) == len(metas)
+
+
+def test_without_holes_one_section_is_enough() -> None:
+    """What an emitter usually sends costs one section, however many critical events are in it."""
+    metas = [(5, 3, False), (6, 3, True), (7, 6, True), (8, 7, False)]
+    assert Numbering.of(metas).sections == [(5, 4, 3, [1, 2])]
 
 
 def test_the_largest_screenshot_fits() -> None:
@@ -81,21 +99,28 @@ def test_the_largest_screenshot_fits() -> None:
 
 def test_another_version_is_named() -> None:
     """A frame of another version is refused by its number."""
-    data = msgspec.msgpack.encode((2, "qa", 1, "n", [(1, 0, True)], [], b"\x90", "more"))
-    with pytest.raises(FrameError, match="version 2"):
+    data = msgspec.msgpack.encode((VERSION + 1, "qa", 1, "n", [(1, 1, 0, [0])], [], b"\x90", "more"))
+    with pytest.raises(FrameError, match=f"version {VERSION + 1}"):
         decode_header(data)
 
 
 @pytest.mark.parametrize(
     "header",
     [
-        (1, "qa", 1, "n", [], [], b"\x90"),
-        (1, "qa", 1, "n", [(1, 0, True)], [], b"\x90"),
-        (1, "qa", 1, "n", [(0, 0, True)], [], b"\x91\xc0"),
-        (1, "qa", 1, "n", [(1, 1, True)], [], b"\x91\xc0"),
-        (1, "qa", 1, "n", [(2, -1, True)], [], b"\x91\xc0"),
-        (1, "qa", 1, "n", [(1, 0, True)], [], b"\xc1"),
-        (1, 5, 1, "n", [(1, 0, True)], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [], [], b"\x90"),
+        (VERSION, "qa", 1, "n", [(1, 1, 0, [0])], [], b"\x90"),
+        (VERSION, "qa", 1, "n", [(1, 2, 0, [])], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [(1, 0, 0, []), (1, 1, 0, [])], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [(1, -1, 0, []), (1, 2, 0, [])], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [(0, 1, 0, [0])], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [(1, 1, 1, [0])], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [(2, 1, -1, [0])], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [(1, 1, 0, [1])], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [(1, 1, 0, [-1])], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [(1, 2, 0, [1, 0])], [], b"\x92\xc0\xc0"),
+        (VERSION, "qa", 1, "n", [(1, MOST_EVENTS + 1, 0, [])], [], b"\x91\xc0"),
+        (VERSION, "qa", 1, "n", [(1, 1, 0, [0])], [], b"\xc1"),
+        (VERSION, 5, 1, "n", [(1, 1, 0, [0])], [], b"\x91\xc0"),
     ],
 )
 def test_damaged_headers_are_refused(header: tuple[Any, ...]) -> None:

@@ -31,7 +31,7 @@ def test_records_come_back(folder: Path) -> None:
     with Spool.open(folder, segment=200) as spool:
         for seq in range(1, 21):
             spool.append(seq, seq - 1, b"x" * seq)
-            spool.last.set(seq)
+            spool.last.cell[0] = seq
     assert list(read_spool(folder)) == [Record(seq, seq - 1, b"x" * seq) for seq in range(1, 21)]
     assert len(list(folder.glob("*.seg"))) > 2
     assert read_last(folder) == 20
@@ -138,7 +138,7 @@ seq = 0
 print("ready", flush=True)
 while True:
     spool.append(seq + 1, seq, b"x" * 50)
-    spool.last.set(seq + 1)
+    spool.last.cell[0] = seq + 1
     seq += 1
     print(seq)
 """

@@ -315,7 +315,7 @@ class Rig:
             if "short write" in says:
                 self._write_short(w.spool)
             w.spool.append(seq, self.model.prev[e][seq], encode_event(self.event(e, seq)))
-        w.spool.last.set(seq)
+        w.spool.last.cell[0] = seq
         w.given = seq
 
     def _write_short(self, spool: Spool) -> None:

@@ -143,11 +143,12 @@ NUMBERS = st.one_of(st.integers(-2, 5), st.sampled_from([1 << 31, (1 << 63) - 1,
 @st.composite
 def frames(draw: st.DrawFn) -> bytes:
     """Frames with anything wrong, or nothing, and plain bytes."""
-    metas = draw(st.lists(st.tuples(NUMBERS, NUMBERS, st.booleans()), max_size=4))
-    blob = draw(st.one_of(st.binary(max_size=30), st.just(msgspec.msgpack.encode([FIELDS] * len(metas)))))
-    header = (draw(st.sampled_from([VERSION, VERSION, 0, 2])), draw(WORKERS), draw(NUMBERS), draw(NONCES))
+    sections = draw(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, st.lists(NUMBERS, max_size=2)), max_size=3))
+    named = sum(n for _, n, _, _ in sections if 0 < n < 10)
+    blob = draw(st.one_of(st.binary(max_size=30), st.just(msgspec.msgpack.encode([FIELDS] * named))))
+    header = (draw(st.sampled_from([VERSION, VERSION, 0, VERSION + 1])), draw(WORKERS), draw(NUMBERS), draw(NONCES))
     try:
-        whole = msgspec.msgpack.encode((*header, metas, [("qa", "finding")], blob))
+        whole = msgspec.msgpack.encode((*header, sections, [("qa", "finding")], blob))
     except OverflowError:
         return draw(st.binary(max_size=60))
     cut = draw(st.integers(0, len(whole)))

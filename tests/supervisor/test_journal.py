@@ -75,6 +75,7 @@ def test_rows_come_back_as_events(path: Path) -> None:
     phase=st.sampled_from([None, "a", "b"]),
     type_=st.sampled_from([None, "x", "y"]),
     limit=st.integers(1, 7),
+    whole_rows=st.booleans(),
 )
 def test_reading_in_pieces_reads_all(
     tmp_path_factory: pytest.TempPathFactory,
@@ -82,6 +83,7 @@ def test_reading_in_pieces_reads_all(
     phase: str | None,
     type_: str | None,
     limit: int,
+    whole_rows: bool,  # noqa: FBT001 - hypothesis passes it by name
 ) -> None:
     """With any filter and any limit, going on from the cursor gives each matching event once, in order."""
     with Journal.open(tmp_path_factory.mktemp("journal") / "j.sqlite3") as journal:
@@ -95,11 +97,34 @@ def test_reading_in_pieces_reads_all(
         found: list[int] = []
         at = None
         while True:
-            events, at = journal.reader.read_up_to(at, limit, phase, type_)
+            events, at = journal.reader.read_up_to(at, limit, phase, type_, whole_rows=whole_rows)
             found += [e.n for e in events]
             if not events and at == journal.reader.head():
                 break
         assert found == expected
+
+
+def test_whole_rows_are_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row that reaches the limit is read to its end, one begun is read from there, and bytes are bounded."""
+    with Journal.open(path) as journal:
+        for first in (1, 6, 11):
+            journal.commit([frame(list(range(first, first + 5)))]).result()
+        reader, at = journal.reader, None
+        sizes = []
+        while at != reader.head():
+            events, at = reader.read_up_to(at, 2, whole_rows=True)
+            sizes.append(len(events))
+        assert sizes == [5, 5, 5]
+        (_, second), _ = reader.read_up_to(None, 2)
+        assert [e.n for e in reader.read_up_to(second.cursor, 3, whole_rows=True)[0]] == [3, 4, 5]
+        assert len(reader.read_up_to(None, 100, whole_rows=True)[0]) == 15
+        mixed = [fields_of(ProgressEvent(type_)) for type_ in ("even", "odd") * 3]
+        tags = [("", "even"), ("", "odd")]
+        row = FrameRow(worker="qa", epoch=1, transport="queue", seqs=range(16, 22), tags=tags, blob=join(mixed))
+        journal.commit([row]).result()
+        assert [e.n for e in reader.read_up_to(at, 2, None, "odd", whole_rows=True)[0]] == [17, 19, 21]
+        monkeypatch.setattr("supervisor.journal._READ_BYTES", 1)
+        assert len(reader.read_up_to(None, 100, whole_rows=True)[0]) == 5
 
 
 def test_the_table_is_of_the_same_transaction(path: Path) -> None:

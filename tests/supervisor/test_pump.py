@@ -324,7 +324,7 @@ async def test_a_lost_record_is_a_loss_on_record(tmp_path: Path) -> None:
         with Spool.open(folder, segment=100) as spool:
             for seq in range(1, 7):
                 spool.append(seq, seq - 1, encode_event(ProgressEvent("log_entry", detail=str(seq))))
-                spool.last.set(seq)
+                spool.last.cell[0] = seq
         second = sorted(folder.glob("*.seg"))[1]
         data = bytearray(second.read_bytes())
         data[30] ^= 0xFF

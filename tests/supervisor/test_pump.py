@@ -262,10 +262,12 @@ async def test_failed_commits_lose_nothing(tmp_path: Path) -> None:
     async with plane_in(tmp_path) as plane:
         child = await plane.start("qa", 1, count=2000, pause=0.0005)
         for stored in (False, True, False):
+            before = plane.pump.statistics().failed_commits
             plane.journal.fail_next(sqlite3.OperationalError("disk full"), stored=stored)
             plane.pump.record("decision", detail=str(stored))
-            before = plane.pump.statistics().failed_commits
             await until(lambda before=before: plane.pump.statistics().failed_commits > before)  # type: ignore[misc]
+            # And then one went well: the next failure would else meet the pump's try whether it can write again.
+            await until(lambda: not plane.pump._failing)
         assert (await child.heard("drained")) == "drained True"
         plane.journal.fail_next(sqlite3.OperationalError("disk full"))
         await child.end()
@@ -274,6 +276,7 @@ async def test_failed_commits_lose_nothing(tmp_path: Path) -> None:
         assert in_order(events)
         assert [e.detail for e in plane.events("supervisor")] == ["False", "True", "False"]
         assert len(plane.alarms) == 4
+        assert plane.pump.statistics().failed_commits == 4
 
 
 async def test_the_spool_alone_saves_what_was_not_sent(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ CANNOT: dict[str, str] = {
 }
 
 LEFT_OUT: dict[str, str] = {
-    "*/test_pump.py::test_failed_commits_lose_nothing*": "not done within a minute under Wine, and it is not known why",
     "*/test_mailbox.py::test_the_store_does_what_the_model_does*": "minutes under Wine; the same core everywhere",
     "*/test_history.py::test_cut_anywhere*": "half a minute under Wine; the core is the same everywhere",
     "*::Test*::runTest": "a state machine over a pure core: the same everywhere, and minutes under Wine",

@@ -32,7 +32,7 @@ import anyio.to_thread
 from .pipes import AnyPipeReader, PipeWriter, reader
 
 if sys.platform == "win32":
-    from . import job_object
+    from . import console, job_object
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class Process:
         if self._code is not None:
             raise ProcessLookupError(f"process {self.pid} has exited")
         if sys.platform == "win32":
-            os.kill(self.pid, signal.CTRL_BREAK_EVENT)
+            console.send_break(self.pid)
         else:
             os.killpg(self.pid, signal.SIGTERM)
 
@@ -287,7 +287,7 @@ async def stop(process: Process, *, grace: float) -> int | None:
 
 def new_marker() -> dict[str, str]:
     """An environment entry that no other tree has."""
-    return {f"{MARKER_PREFIX}{secrets.token_hex(8)}": "1"}
+    return {f"{MARKER_PREFIX}{secrets.token_hex(8).upper()}": "1"}
 
 
 def python_command(*, executable: str | None = None) -> tuple[list[str], dict[str, str]]:

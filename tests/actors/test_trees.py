@@ -1,7 +1,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import IO
@@ -15,7 +14,7 @@ from actors import trees as module
 from actors.ignore import Found, walk
 from actors.trees import Conflict, Merged, MissingCommitError, Trees
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="modes, links and odd names as POSIX has them")
+posix = pytest.mark.only_on("posix", reason="modes, links and odd names as POSIX has them")
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -72,7 +72,7 @@ def fill(descriptor: int) -> None:
         os.set_blocking(descriptor, True)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="non-blocking pipes")
+@pytest.mark.only_on("posix", reason="non-blocking pipes")
 def test_reports_never_wait_and_stay_few(pipe: tuple[int, int]) -> None:
     """While nobody reads, only the latest beat and idle wait; claims and results all do, in order."""
     readable, writable = pipe

@@ -184,7 +184,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="faults of POSIX")
+@pytest.mark.only_on("posix", reason="faults of POSIX")
 @pytest.mark.parametrize(("fault", "options"), FAULTS)
 def test_a_fault_loses_and_doubles_nothing(
     tmp_path: Path, fault: Callable[[Station], None], options: dict[str, Any]
@@ -208,7 +208,7 @@ def test_a_fault_loses_and_doubles_nothing(
         assert sum(fact.get("coalesced", 0) for fact in at.facts) > 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.only_on("posix", reason="SIGKILL")
 @pytest.mark.parametrize(
     ("mode", "seed"),
     [
@@ -243,7 +243,7 @@ def test_workers_killed_at_random(tmp_path: Path, mode: str, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.only_on("posix", reason="SIGKILL")
 def test_a_killed_supervisor_and_the_next(tmp_path: Path) -> None:
     """Supervisors SIGKILLed one after another, some of them stopped before: what workers had given is there."""
     for epoch in range(1, 6):

@@ -274,7 +274,7 @@ def test_an_archive_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypat
     assert opened(tmp_path).state == replayed(store)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+@pytest.mark.only_on("posix", reason="links need a right there")
 def test_a_linked_archive_is_not_followed(tmp_path: Path) -> None:
     """A link in its place is replaced by an archive; what it pointed to is neither read nor written."""
     worked(opened(tmp_path))

@@ -91,7 +91,7 @@ def test_an_exchange_keeps_what_it_displaced(path: Path) -> None:
     assert swap.stat().st_ino == inode
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="ReplaceFile is always there")
+@pytest.mark.only_on("posix", reason="ReplaceFile is always there")
 def test_without_an_exchange_the_file_is_moved_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file system has none, the result is the same."""
     monkeypatch.setattr(files, "_exchange", lambda one, other: False)
@@ -102,7 +102,7 @@ def test_without_an_exchange_the_file_is_moved_away(path: Path, monkeypatch: pyt
     assert names(path.parent) == [path.name, swap.name]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="ReplaceFile is always there")
+@pytest.mark.only_on("posix", reason="ReplaceFile is always there")
 def test_without_an_exchange_an_editor_s_new_file_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An editor that saves between the two halves keeps the name; what was there before is kept too."""
     monkeypatch.setattr(files, "_exchange", lambda one, other: False)
@@ -178,7 +178,7 @@ class Crash:
         return guarded
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the calls are other ones there")
+@pytest.mark.only_on("posix", reason="the calls are other ones there")
 @pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("at", range(16))
 def test_a_crash_at_any_call_of_a_swap_loses_nothing(path: Path, at: int, exchange: bool) -> None:  # noqa: FBT001

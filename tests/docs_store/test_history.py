@@ -199,7 +199,7 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.M
         texts(tmp_path / "h")
 
 
-@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="symbolic links need rights on Windows")
+@pytest.mark.only_on("posix", reason="symbolic links need rights on Windows")
 def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
     """A segment that is a link to another file is refused for reading and for writing."""
     history = begun(tmp_path / "h")

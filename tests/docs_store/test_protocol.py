@@ -359,7 +359,7 @@ def test_a_view_of_another_history_with_the_same_number(tmp_path: Path) -> None:
     assert [m.status for m in crew.store.state.messages.values()] == [Status.OPEN]
 
 
-@pytest.mark.skipif(ON_WINDOWS, reason="an open file cannot be exchanged there")
+@pytest.mark.only_on("posix", reason="an open file cannot be exchanged there")
 @pytest.mark.parametrize("mode", ["w", "r+"])
 @shows("displaced file read at once, in place", "displaced file read at once, opens first")
 def test_an_editor_that_holds_the_displaced_file(crew: Crew, mode: str) -> None:
@@ -412,7 +412,7 @@ def test_an_unfinished_temp_is_no_save(crew: Crew) -> None:
     assert not crew.store.waiting_for_user()
 
 
-@pytest.mark.skipif(ON_WINDOWS, reason="ReplaceFile is the exchange there")
+@pytest.mark.only_on("posix", reason="ReplaceFile is the exchange there")
 @shows("hard link where there is no exchange")
 def test_without_an_exchange_a_save_meanwhile_stays(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """The old file is moved aside, and the new one takes the name only if no editor did."""

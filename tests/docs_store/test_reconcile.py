@@ -162,7 +162,7 @@ def test_a_save_while_the_view_is_replaced_is_not_lost(desk: Desk, save: Save, m
     assert not desk.strays()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be swapped there")
+@pytest.mark.only_on("posix", reason="an open file cannot be swapped there")
 def test_an_editor_that_had_the_file_open_writes_into_the_displaced_one(desk: Desk) -> None:
     """The displaced file is read only once it is still, and not removed before."""
     desk.settle()
@@ -377,7 +377,7 @@ class CrashError(BaseException):
     """The reconciler's process ends here."""
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the calls are other ones there")
+@pytest.mark.only_on("posix", reason="the calls are other ones there")
 @pytest.mark.parametrize("at", range(0, 24, 2))
 def test_a_crash_at_any_step_loses_and_doubles_nothing(desk: Desk, at: int) -> None:
     """Whatever call is the last one, the next reconciler ends with every item once and every line there."""
@@ -446,7 +446,7 @@ def test_a_person_s_file_from_before_the_first_start_is_taken_over(tmp_path: Pat
     assert "- [ ] Review: look twice (from User) <!-- id:hand-" in desk.text()
 
 
-@pytest.mark.skipif(sys.platform != "win32", reason="only Windows keeps a file that is being read from being replaced")
+@pytest.mark.only_on("windows", reason="only Windows keeps a file that is being read from being replaced")
 def test_a_reader_holds_up_the_view_and_not_the_post(desk: Desk) -> None:
     """With the file open in a reader the post is durable at once; the view lags, says so, and follows when it may."""
     desk.settle()
@@ -482,7 +482,7 @@ def make_huge(path: Path) -> None:
     ("spoil", "says"),
     [
         (make_directory, "is no file"),
-        pytest.param(make_link, "symbolic link", marks=pytest.mark.skipif(sys.platform == "win32", reason="rights")),
+        pytest.param(make_link, "symbolic link", marks=pytest.mark.only_on("posix", reason="rights")),
         (make_garbage, "is not UTF-8 from byte"),
         (make_huge, "at most 4194304"),
     ],

@@ -1026,7 +1026,7 @@ def test_no_history_is_created_unless_wanted(tmp_path: Path) -> None:
     assert sorted(p.name for p in opened(tmp_path).folder.iterdir()) == [".history"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need rights on Windows")
+@pytest.mark.only_on("posix", reason="symbolic links need rights on Windows")
 def test_a_linked_history_folder_is_refused(tmp_path: Path) -> None:
     """A history that lives elsewhere by a symbolic link is not used."""
     (tmp_path / "elsewhere").mkdir()

@@ -19,7 +19,10 @@ from typing import Any, Self
 import psutil
 import pytest
 
-LIMIT = 150.0  # seconds for one run on a busy machine; a quiet one needs about ten
+from tests.systems import OWN_CONSOLE, SIGKILL, press_ctrl_c
+
+# Seconds for one run on a busy machine; a quiet one needs about ten, and under Wine each process a second of its own.
+LIMIT = 150.0 if sys.platform != "win32" else 450.0
 
 FILES: Mapping[str, str] = {
     "pyproject.toml": """
@@ -110,6 +113,7 @@ class Shop:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 text=True,
+                **OWN_CONSOLE,
             )
 
     def run(self, *arguments: str) -> int:
@@ -131,13 +135,13 @@ class Shop:
                 stdout=subprocess.PIPE,
                 stderr=err,
                 text=True,
-                start_new_session=True,
+                **OWN_CONSOLE,
             )
         return Run(self, process)
 
     @property
     def output(self) -> str:
-        return (self.root.parent / f"{self.root.name}.out").read_text()
+        return (self.root.parent / f"{self.root.name}.out").read_text(errors="replace")
 
     def events(self) -> list[dict[str, Any]]:
         """Everything in the journal."""
@@ -240,8 +244,20 @@ class Run:
     def kill(self, phase: str) -> int:
         """SIGKILL the present worker of that phase; its pid."""
         pid = self.pid(phase)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, SIGKILL)
         return pid
+
+    def interrupt(self) -> None:
+        """Ctrl-C, as a terminal sends it: to all of the group."""
+        press_ctrl_c(self.process.pid)
+
+    def stop(self) -> int:
+        """End it in good order; its exit code."""
+        if sys.platform == "win32":
+            self.interrupt()
+        else:
+            self.process.send_signal(signal.SIGTERM)
+        return self.wait()
 
     def told(self) -> str:
         """The last events, for a failing test."""
@@ -260,6 +276,8 @@ class Gates:
         import time
         from pathlib import Path
 
+        import psutil
+
         PARTS = Path(__file__).parts
         PHASE = PARTS[PARTS.index("trees") + 1] if "trees" in PARTS else "user"
         GATE = Path({folder!r}) / f"close-{{PHASE}}"
@@ -272,10 +290,10 @@ class Gates:
             if INSIDE.exists():
                 for pid in INSIDE.read_text().split():
                     try:
-                        state = Path(f"/proc/{{pid}}/stat").read_text()
-                    except OSError:
+                        state = psutil.Process(int(pid)).status()
+                    except psutil.Error:
                         continue
-                    if ") Z " not in state:
+                    if state != psutil.STATUS_ZOMBIE:
                         INSIDE.with_name("overlap").write_text(f"{{PHASE}} {{pid}}")
             quiet = subprocess.DEVNULL
             command = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -351,7 +369,7 @@ def living(pids: Iterable[int]) -> list[str]:
 def end(process: subprocess.Popen[str]) -> None:
     """Leave nothing running, however the test went."""
     if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
@@ -386,7 +404,8 @@ def make_shop(root: Path, files: Mapping[str, str] = FILES) -> Shop:
 def shop_in(root: Path) -> Shop:
     """Whatever is in that folder, with a home of its own."""
     state = root.parent / "home"
-    environ = {**os.environ, "SHOP": str(root), "XDG_STATE_HOME": str(state), "XDG_RUNTIME_DIR": str(state)}
+    folders = dict.fromkeys(("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "LOCALAPPDATA"), str(state))
+    environ = {**os.environ, "SHOP": str(root), **folders}
     for name in ("QUEUE_IPC_MODE", "QUEUE_IPC_ROLLOUT", "PYTEST_ADDOPTS"):
         environ.pop(name, None)
     state.mkdir(parents=True, mode=0o700, exist_ok=True)

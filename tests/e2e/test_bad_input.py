@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import pytest
 from docs_store.topology import DEFAULT
 from supervisor.exits import Exit
 from tests.e2e.conftest import Shop
+from tests.systems import SIGKILL
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 
@@ -237,7 +237,7 @@ def test_a_full_disk_under_the_journal_and_the_trees(small_state: Path, shop: Sh
             while "could not be written" not in said(shop):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            os.kill(run.pid("debugging"), signal.SIGKILL)  # whose successor finds no room for its epoch either
+            os.kill(run.pid("debugging"), SIGKILL)  # whose successor finds no room for its epoch either
             time.sleep(1.5)  # it tries once a second: an error there would end the run
             assert run.process.poll() is None
         assert run.wait() == 0, run.told()

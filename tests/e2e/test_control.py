@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from supervisor.control.client import Client
 from supervisor.control.endpoint import load
 from tests.e2e.conftest import LIMIT, Shop
+from tests.systems import BY_KILL, SIGKILL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -94,10 +94,10 @@ def test_a_day_in_the_life_of_a_daemon(running: Shop) -> None:
     assert any(process.returncode == 0 for process in both)
     assert phases(shop)["developer"]["pid"] != before
 
-    os.kill(phases(shop)["qa"]["pid"], signal.SIGKILL)
+    os.kill(phases(shop)["qa"]["pid"], SIGKILL)
     until(lambda: phases(shop)["qa"]["restarts"] == 1 and phases(shop)["qa"]["state"] == "ready", "a successor of QA")
     why = shop.say("why", "qa")
-    assert "signal 9" in why
+    assert BY_KILL in why
     assert "started again" in why
     assert "0 of 5 restarts of its own were used up" in why
 
@@ -123,7 +123,7 @@ def test_a_day_in_the_life_of_a_daemon(running: Shop) -> None:
     assert [process for process in psutil.process_iter() if process.pid in {pid, *workers} and alive(process)] == []
     for words in (["stop"], ["restart", "qa"], ["reload"], ["status"]):
         assert run(shop, *words).returncode == 3, words
-    assert "signal 9" in shop.say("why", "qa"), "the journal explains without a supervisor"
+    assert BY_KILL in shop.say("why", "qa"), "the journal explains without a supervisor"
     assert shop.ask("report", "--since", "1h")["phases"]["qa"]["crashes"] == 1
 
 
@@ -138,7 +138,7 @@ def test_the_rollout_is_told_by_the_running_supervisor(running: Shop) -> None:
     assert running.ask("rollout", "status")["audits_run"] == told["audits_run"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGHUP is of Unix")
+@pytest.mark.only_on("posix", reason="SIGHUP is of Unix")
 def test_a_hangup_reloads(running: Shop) -> None:
     """As every daemon of Unix does; the crew goes on."""
     pid = running.ask("status")["pid"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Gates, Run, Shop, living
 from tests.e2e.test_flows import FEATURE, LINT, OBJECTIVE
+from tests.systems import KILLED, SIGKILL
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 
@@ -157,10 +157,10 @@ def test_the_supervisor_killed(shop: Shop, undisturbed: Shop) -> None:
         pids = gates.inside("qa")
         workers = shop.workers()
         assert len(workers) >= len(PHASES)
-        os.kill(run.process.pid, signal.SIGKILL)
+        os.kill(run.process.pid, SIGKILL)
         _, alive = psutil.wait_procs([*workers, *(psutil.Process(pid) for pid in pids)], timeout=AT_ONCE)
         assert alive == []
-        assert run.process.wait() == -signal.SIGKILL
+        assert run.process.wait() == KILLED
     gates.open("qa")
     assert shop.run() == 0, shop.output
     check_once(shop)

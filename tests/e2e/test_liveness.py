@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.e2e.conftest import LIMIT, Shop, end
+from tests.systems import BY_KILL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -137,7 +138,7 @@ def test_a_task_that_kills_its_worker_is_set_aside(shop: Shop) -> None:
                 line.report(control.Idle(head=store.head))
                 while not isinstance(await line.receive(), control.Bell):
                     pass
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), 9)
         ''',
     )
     shop.write("supervisor.toml", '[restart]\ndeaths = 2\n[phases.poison]\nactor = "poison:main"\n')
@@ -157,4 +158,4 @@ def test_a_task_that_kills_its_worker_is_set_aside(shop: Shop) -> None:
     finally:
         end(process)
     assert "its worker died 2 times while at it" in shop.say("docs", "show", "PLANNING_READ")
-    assert "signal 9" in shop.say("why", "poison")
+    assert BY_KILL in shop.say("why", "poison")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.systems import OWN_CONSOLE
 
 from .conftest import LIMIT, Gates, Run, Shop
 
@@ -67,7 +68,7 @@ def run(shop: Shop, *arguments: str, **environ: str) -> Run:
             stdout=subprocess.PIPE,
             stderr=err,
             text=True,
-            start_new_session=True,
+            **OWN_CONSOLE,
         )
     return Run(shop, process)
 
@@ -97,8 +98,7 @@ def test_each_audit_has_its_mode_with_the_number_drawn_and_the_figures_add_up(sh
         begun = going.until(lambda e: e["step"] == "mode" and "message" in e["summary"])
         assert "of QUEUE_IPC_ROLLOUT" in begun["detail"]
         assert begun["summary"]["mode"] == ("queue" if begun["summary"]["drawn"] < 0.5 else "stdout")
-        going.process.send_signal(signal.SIGTERM)
-        going.wait()
+        going.stop()
 
 
 def test_a_rollback_moves_the_audit_under_way_at_once(shop: Shop) -> None:
@@ -122,8 +122,7 @@ def test_a_rollback_moves_the_audit_under_way_at_once(shop: Shop) -> None:
 
         shop.say("rollout", "start", "--resume")
         going.until(lambda e: e["step"] == "mode" and "queue from now on" in e["detail"], after=after)
-        going.process.send_signal(signal.SIGTERM)
-        going.wait()
+        going.stop()
     acts = [entry["act"] for entry in shop.ask("rollout", "history")]
     assert acts == ["rollback", "resume"]
     assert shop.ask("rollout", "status")["fallback_count"] >= 1
@@ -143,8 +142,7 @@ def test_a_queue_that_keeps_failing_leads_to_stdout_without_loss(shop: Shop) -> 
         said = shop.ask("status")
         assert any("supervisor rollout start --resume" in note for note in said["notes"])
         assert said["counters"]["fallbacks"] >= 3
-        going.process.send_signal(signal.SIGTERM)
-        going.wait()
+        going.stop()
     assert shop.ask("rollout", "status")["rolled_back"]
     counted = int((shop.root.parent / "counted").read_text())
     numbers = [int(e["detail"]) for e in shop.events() if e["step"] == "counting"]
@@ -153,8 +151,7 @@ def test_a_queue_that_keeps_failing_leads_to_stdout_without_loss(shop: Shop) -> 
     with run(shop) as going:
         first = going.until(step("mode", "supervisor"))
         assert first["summary"]["mode"] == "stdout"
-        going.process.send_signal(signal.SIGTERM)
-        going.wait()
+        going.stop()
     shop.say("rollout", "start", "--resume")
     assert not shop.ask("rollout", "status")["rolled_back"]
 

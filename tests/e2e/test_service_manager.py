@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tests.e2e.conftest import LIMIT, Shop, end
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(sys.platform == "win32", reason="systemd's protocol is of Unix"),
+    pytest.mark.only_on("posix", reason="systemd's protocol is of Unix"),
 ]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import sys
 from pathlib import Path
 
 import psutil
@@ -16,21 +16,22 @@ from tests.e2e.conftest import Gates, Shop, living
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 
-AT_ONCE = 4.0  # seconds, on a busy machine
+AT_ONCE = 4.0 if sys.platform != "win32" else 20.0  # seconds, on a busy machine, and under Wine
+no_sigterm = pytest.mark.only_on("posix", reason="SIGTERM cannot be sent from outside: it is TerminateProcess")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_in_order_and_the_next_goes_on(shop: Shop, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", ["SIGINT", pytest.param("SIGTERM", marks=no_sigterm)])
+def test_an_interrupted_run_ends_in_order_and_the_next_goes_on(shop: Shop, number: str) -> None:
     """130, nothing left running, documents that verify; the next run finishes the work that was in hand."""
     gates = Gates(shop)
     gates.close("qa")
     with shop.watch() as run:
         pids = gates.inside("qa")
         workers = shop.workers()
-        if number is signal.SIGINT:
-            os.killpg(run.process.pid, number)  # as a terminal sends it: to all of the group
+        if number == "SIGINT":
+            run.interrupt()
         else:
-            run.process.send_signal(number)
+            run.process.send_signal(signal.SIGTERM)
         assert run.wait() == Exit.INTERRUPTED, run.told()
         assert living([*pids, *(worker.pid for worker in workers)]) == []
     shop.say("docs", "verify")
@@ -68,10 +69,10 @@ def test_a_second_interrupt_ends_the_run_at_once(shop: Shop) -> None:
         before = psutil.Process(run.pid("developer"))
         deaf.suspend()
         try:
-            run.process.send_signal(signal.SIGINT)
+            run.interrupt()
             assert psutil.wait_procs([before], timeout=30.0)[1] == []  # the first one was heard
             assert run.process.poll() is None
-            run.process.send_signal(signal.SIGINT)
+            run.interrupt()
             assert run.process.wait(AT_ONCE) == Exit.INTERRUPTED
         finally:
             deaf.resume()
@@ -137,7 +138,7 @@ def test_a_task_that_kills_its_worker_every_time_is_set_aside(shop: Shop) -> Non
         if "qa" in Path(__file__).parts:
             parents = psutil.Process().parents()
             worker = next(one for one in parents if "actors.worker" in one.cmdline())
-            os.kill(worker.pid, signal.SIGKILL)
+            os.kill(worker.pid, 9)
         """,
     )
     assert shop.run() == Exit.WORK_REMAINS, shop.output

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from ipc.queue import KEY_VARIABLE, EventQueue, Offer, QueueServer, Reply, creat
 from ipc.receiver import Receiver
 from ipc.spool import Record, Spool, create_folder, read_last, read_spool
 from supervisor import pump
+from tests.systems import hold, let_go
 
 
 class Side:
@@ -274,7 +274,6 @@ def test_a_switch_is_obeyed(side: Side, make: Callable[..., Emitter], pipe: tupl
     assert [e.detail for e in side.events] == ["0", "1"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes block there")
 def test_a_switch_to_a_queue_that_is_broken_stays_on_stdout(
     side: Side, make: Callable[..., Emitter], pipe: tuple[int, BinaryIO]
 ) -> None:
@@ -306,7 +305,6 @@ def test_a_held_pipe_holds_nobody(side: Side, make: Callable[..., Emitter], pipe
     assert [e.detail[100:] for e in side.events] == [str(i) for i in range(3000)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
 def test_a_hung_call_is_given_up(
     make: Callable[..., Emitter], pipe: tuple[int, BinaryIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,14 +322,13 @@ def test_a_hung_call_is_given_up(
         emitter = make(address=address, key=key, marker_fd=write)
         emitter.emit("qa", "x", type="finding", detail="0")
         assert emitter.drain(10)
-        owner.send_signal(signal.SIGSTOP)
-        os.waitpid(owner.pid, os.WUNTRACED)
+        hold(owner.pid)
         for i in range(1, 4):
             emitter.emit("qa", "x", type="finding", detail=str(i))
         found = [parse_marker(lines.readline()) for _ in range(3)]
         assert [m.event.detail for m in found if isinstance(m, Marker)] == ["1", "2", "3"]
         assert emitter.statistics().fallbacks == 1
-        owner.send_signal(signal.SIGCONT)
+        let_go(owner.pid)
         until(lambda: emitter.mode == "queue")
         emitter.emit("qa", "x", type="finding", detail="4")
         assert emitter.drain(10)  # what no ack had come for was offered again; so was, late, what hung
@@ -459,7 +456,6 @@ def test_a_gap_needs_no_silence(side: Side, make: Callable[..., Emitter], monkey
     assert emitter.statistics().resent == 2
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes block there")
 def test_a_switch_begins_with_what_is_not_durable(
     side: Side, make: Callable[..., Emitter], pipe: tuple[int, BinaryIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import pickle
 import queue as stdlib_queue
-import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from ipc.queue import (
     safe_put,
     serialize_queue,
 )
+from tests.systems import hold, let_go
 
 
 @pytest.fixture
@@ -297,7 +297,6 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
 def test_a_stopped_server_is_broken_within_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not answer is broken after the time allowed, not for ever; once continued it works."""
     monkeypatch.setattr("ipc.queue.ANSWER_WITHIN", 0.3)
@@ -306,13 +305,12 @@ def test_a_stopped_server_is_broken_within_its_time(monkeypatch: pytest.MonkeyPa
     try:
         remote = deserialize_queue_from_env({KEY_VARIABLE: owner.stdout.readline().strip()})
         assert remote is not None
-        owner.send_signal(signal.SIGSTOP)
-        os.waitpid(owner.pid, os.WUNTRACED)
+        hold(owner.pid)
         with pytest.raises(QueueBrokenError, match="did not answer"):
             safe_put(remote, 1)
         with pytest.raises(QueueBrokenError, match="did not answer"):
             safe_put(remote, 2)
-        owner.send_signal(signal.SIGCONT)
+        let_go(owner.pid)
         assert safe_put(remote, 3)
     finally:
         owner.kill()

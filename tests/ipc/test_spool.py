@@ -162,7 +162,7 @@ def test_a_killed_writer_loses_nothing(folder: Path) -> None:
     SpoolLock.take(folder).release()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.only_on("posix", reason="there is no fork")
 def test_the_lock_is_not_inherited(folder: Path) -> None:
     """A forked child that outlives the writer does not keep its lock."""
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder), "fork"], stdout=subprocess.PIPE, text=True)

@@ -74,7 +74,7 @@ async def drive(model: Any, way: list[tuple[str, Any, Any]], path: Path, monkeyp
         await rig.aclose()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="files that are open are removed under way")
+@pytest.mark.only_on("posix", reason="files that are open are removed under way")
 @pytest.mark.parametrize("config", cases())
 def test_the_product_survives_what_breaks_the_bent_model(
     config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

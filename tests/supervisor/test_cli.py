@@ -558,7 +558,7 @@ def test_a_real_process_ends_with_the_same_codes(tmp_path: Path) -> None:
     assert b"Gr??e ?" in shown.stdout.replace(b"\xc3", b"?")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+@pytest.mark.only_on("posix", reason="POSIX pipes")
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     """`supervisor docs show … | head` stays quiet."""
     assert real("init", cwd=tmp_path).returncode == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from supervisor.notify import Notifier
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="systemd's protocol is of Unix")
+pytestmark = pytest.mark.only_on("posix", reason="systemd's protocol is of Unix")
 
 
 class Manager:
@@ -97,7 +96,7 @@ def test_nobody_listening_costs_one_line(caplog: pytest.LogCaptureFixture, tmp_p
     assert len(caplog.records) == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
+@pytest.mark.only_on("linux", reason="abstract names are Linux's")
 def test_an_abstract_name_is_reached() -> None:
     """`@name` is a socket without a file."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import secrets
 import sqlite3
-import sys
 from pathlib import Path
 
 import pytest
@@ -80,7 +79,7 @@ def test_the_file_says_how_much_is_kept() -> None:
     assert parse("[journal]\nmax_mb = 0\nkeep_days = 7").journal.keep_days == 7.0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the socket is a file only on POSIX")
+@pytest.mark.only_on("posix", reason="the socket is a file only on POSIX")
 async def test_a_broken_listener_is_replaced(tmp_path: Path) -> None:
     """When the socket goes, the queue is served at a new address and whoever has the old one is told."""
     told: asyncio.Queue[tuple[str, str]] = asyncio.Queue()

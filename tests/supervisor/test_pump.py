@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from ipc.spool import Spool
 from supervisor.hub import Hub
 from supervisor.journal import Journal, JournalReader, StoredEvent
 from supervisor.pump import Pump
+from tests.systems import SIGKILL, hold, let_go
 
 pytestmark = pytest.mark.anyio
 
@@ -397,16 +397,14 @@ def start_supervisor(folder: Path, epoch: int, count: int, pause: float) -> subp
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
 def test_a_stopped_supervisor_holds_nobody(tmp_path: Path) -> None:
     """While the supervisor is stopped, emit stays instant; all arrives once it goes on."""
     supervisor = start_supervisor(tmp_path, 1, 5000, 0.001)
     assert supervisor.stdout is not None
     assert supervisor.stdout.readline().endswith("ready\n")
-    supervisor.send_signal(signal.SIGSTOP)
-    os.waitpid(supervisor.pid, os.WUNTRACED)
+    hold(supervisor.pid)
     time.sleep(4)  # what is tested is that nothing waits for this
-    supervisor.send_signal(signal.SIGCONT)
+    let_go(supervisor.pid)
     said, _ = supervisor.communicate(timeout=60)
     emitted = next(line for line in said.splitlines() if " emitted " in line)
     assert float(emitted.split()[-1]) < 0.5  # a generous bound: the feeder's calls took 2 s and more
@@ -420,7 +418,6 @@ def test_a_stopped_supervisor_holds_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_killed_supervisor_loses_nothing(tmp_path: Path) -> None:
     """Supervisors SIGKILLed in mid-stream, one after another: nothing is lost, none twice."""
     for epoch in range(1, 5):
@@ -430,7 +427,7 @@ def test_a_killed_supervisor_loses_nothing(tmp_path: Path) -> None:
         assert word == "ready"
         time.sleep(0.1 * epoch)
         if epoch % 2:
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(int(pid), SIGKILL)
         supervisor.kill()
         supervisor.communicate()
     start_supervisor(tmp_path, 9, 0, 0).communicate()

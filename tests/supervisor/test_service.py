@@ -198,7 +198,7 @@ def test_a_manager_s_refusal_is_passed_on(tmp_path: Path) -> None:
         manager.start(service())
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a user's number")
+@pytest.mark.only_on("posix", reason="a user's number")
 def test_launchd_s_steps(tmp_path: Path) -> None:
     """An agent is loaded to be started and unloaded to be stopped: a killed one would come back."""
     loaded = Answer(0, "gui/1/x = {\n\tstate = running\n\tlast exit code = 0\n}")

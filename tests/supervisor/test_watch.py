@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.config import LivenessConfig
 from supervisor.watch import MB, Limits, is_stopped, liveness_policy, memory_of, over_limit
+from tests.systems import hold
 
 
 @given(
@@ -58,7 +56,6 @@ def test_memory_counts_the_whole_tree_and_a_dead_process_nothing() -> None:
     assert memory_of({"qa": process.pid}) == {"qa": 0}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is of Unix")
 def test_a_stopped_process_is_told_from_a_running_one() -> None:
     """And from one that is gone."""
     with subprocess.Popen(
@@ -67,8 +64,7 @@ def test_a_stopped_process_is_told_from_a_running_one() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         assert not is_stopped(process.pid)
-        os.kill(process.pid, signal.SIGSTOP)
-        os.waitpid(process.pid, os.WUNTRACED)
+        hold(process.pid)
         assert is_stopped(process.pid)
         process.kill()
     assert not is_stopped(process.pid)

@@ -221,7 +221,7 @@ def test_a_config_that_is_not_utf8_names_the_line(place: Workspace) -> None:
         place.read_config()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+@pytest.mark.only_on("posix", reason="POSIX permissions")
 def test_the_users_own_folders_are_private(tmp_path: Path) -> None:
     """Tokens and trust are nobody else's to read, whatever the folder was before."""
     environ = {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "XDG_STATE_HOME": str(tmp_path / "state")}
@@ -230,7 +230,7 @@ def test_the_users_own_folders_are_private(tmp_path: Path) -> None:
     assert state_folder(environ).stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+@pytest.mark.only_on("posix", reason="POSIX permissions")
 def test_a_link_in_place_of_a_private_folder_is_refused(tmp_path: Path) -> None:
     """Nobody can point our private files elsewhere."""
     (tmp_path / "phase-supervisor").symlink_to(tmp_path)

@@ -164,7 +164,7 @@ async def test_a_test_that_hangs_is_named_and_the_rest_is_run(tmp_path: Path) ->
         "os._exit(0)",
         pytest.param(
             "ctypes.string_at(0)",
-            marks=pytest.mark.skipif(sys.platform == "win32", reason="an exception there"),
+            marks=pytest.mark.only_on("posix", reason="an exception there"),
         ),
     ],
 )
@@ -323,7 +323,7 @@ async def test_a_run_that_never_starts_says_why(tmp_path: Path, content: dict[st
     assert any(word in finding.message + finding.detail for word in ("--no-such-option", "nothing_like_it", "code 7"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script")
+@pytest.mark.only_on("posix", reason="the stand-in is a script")
 async def test_an_interpreter_without_pytest_is_named_with_what_to_do(tmp_path: Path) -> None:
     """Missing pytest and a missing interpreter: who, where from, and the way out."""
     tree = write(tmp_path / "tree", {"test_a.py": "def test_a(): pass\n"})

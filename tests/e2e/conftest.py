@@ -341,7 +341,7 @@ class Gates:
         """Wait until the phase's tests are at the gate; pids of pytest, of a child that left its session, a daemon."""
         deadline = time.monotonic() + LIMIT
         while time.monotonic() < deadline:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, PermissionError):  # Windows: just being replaced
                 pids = [int(pid) for pid in (self.folder / f"in-{phase}").read_text().split()]
                 if not set(pids) & set(but):
                     return pids

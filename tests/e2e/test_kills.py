@@ -157,8 +157,9 @@ def test_the_supervisor_killed(shop: Shop, undisturbed: Shop) -> None:
         pids = gates.inside("qa")
         workers = shop.workers()
         assert len(workers) >= len(PHASES)
+        everybody = [*workers, *(psutil.Process(pid) for pid in pids)]
         os.kill(run.process.pid, SIGKILL)
-        _, alive = psutil.wait_procs([*workers, *(psutil.Process(pid) for pid in pids)], timeout=AT_ONCE)
+        _, alive = psutil.wait_procs(everybody, timeout=AT_ONCE)
         assert alive == []
         assert run.process.wait() == KILLED
     gates.open("qa")

@@ -16,6 +16,7 @@ from .errors import DamageError, UnknownRecordError
 from .messages import (
     PRIORITIES,
     TRANSITIONS,
+    USER,
     DocumentState,
     Draft,
     Epoch,
@@ -331,6 +332,18 @@ class _Step:
             )
         )
 
+    def block(self, message: Message, seen: Sequence[str], detail: str) -> None:
+        """It waits for the user, unless what it waits for has joined it while its author was at work."""
+        heard = tuple(id for id in message.parts if id in seen or id in message.heard)  # noqa: A001
+        message = self.move(message, Event.REPORT_BLOCKED, holder=0, detail=detail, heard=heard)
+        for part in (self.state.messages[id] for id in message.parts if id not in {*heard, *message.settled}):  # noqa: A001
+            if part.kind == "Approved":
+                self.reopen(message, Event.APPROVE)
+                return
+            if (part.kind, part.by) == ("Answer", USER):
+                self.reopen(message, Event.ANSWER)
+                return
+
     def end_claims(self, phase: str, *, died: bool) -> None:
         """The phase's epoch is over: its claims end, a death counts, one too many quarantines the message."""
         for message in at_work(self.state, phase):
@@ -405,8 +418,7 @@ def _finish(step: _Step) -> None:
         step.post(item, phase)
     message = state.messages[data["task"]]
     if mine and data["result"] == "blocked":
-        heard = tuple(id for id in message.parts if id in data["seen"] or id in message.heard)  # noqa: A001
-        step.move(message, Event.REPORT_BLOCKED, holder=0, detail=data["detail"], heard=heard)
+        step.block(message, data["seen"], data["detail"])
     elif mine:
         step.close(message, Event.REPORT_DONE, data["seen"], closer=record.epoch, detail=data["detail"])
     report = Report(

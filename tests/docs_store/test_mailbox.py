@@ -165,8 +165,7 @@ class Conformance(RuleBasedStateMachine):
     """Two workers, a user and crashes on the real store; the model's functions say what the history must add up to."""
 
     hops = 99
-    unticks = True
-    kinds: tuple[Kind, ...] = ("Issue",)
+    kinds: tuple[Kind, ...] = ("Issue", "Approved")
 
     @initialize()
     def begin(self) -> None:
@@ -206,20 +205,27 @@ class Conformance(RuleBasedStateMachine):
     def post(self, phase: int, thread: str, kind: int) -> None:
         name = f"u{len(self.model.posts)}"
         self.names[name] = name
+        draft = Draft(to=PHASES[phase], kind=self.kinds[kind % len(self.kinds)], text=name, thread=thread)
         for new in (True, False):
-            draft = Draft(to=PHASES[phase], kind=self.kinds[kind % len(self.kinds)], text=name, thread=thread)
             assert self.store.post("qa", draft, id=name).new is new
-        self.model = MODEL.post(self.model, self.rules, phase, thread, name, name)
+        approves = draft.kind == "Approved"
+        self.model = MODEL.post(self.model, self.rules, phase, thread, name, name, approves=approves)
+
+    def held_by(self, phase: int) -> int:
+        """That phase if its worker is at something, else the other."""
+        return phase if self.tasks[phase] is not None else 1 - phase
 
     @rule(phase=phases)
+    @precondition(lambda self: any(m.status in (MODEL.OPEN, MODEL.HELD) for m in self.model.messages))
     def claim(self, phase: int) -> None:
+        work = [m.to for m in self.model.messages if m.status in (MODEL.OPEN, MODEL.HELD)]
+        if phase not in work:
+            assert Mailbox(self.store, PHASES[phase], self.model.epochs[phase]).claim() is None
+            phase = work[0]
         epoch = self.store.state.epochs[PHASES[phase]].number
         before = [m.id for m in self.model.messages if (m.to, m.status) == (phase, MODEL.HELD)]
         task = Mailbox(self.store, PHASES[phase], epoch).claim()
-        if task is None:
-            assert not before
-            assert all(m.status != MODEL.OPEN for m in self.model.messages if m.to == phase)
-            return
+        assert task is not None
         known = next(key for key, name in self.names.items() if name == task.id)
         if before:
             assert before == [known], "what is held is given again"
@@ -227,19 +233,35 @@ class Conformance(RuleBasedStateMachine):
             self.model = MODEL.claim(self.model, known, epoch)
         self.tasks[phase] = task
 
-    @rule(phase=phases, how=st.sampled_from(("done", "tell", "blocked")), unsure=st.booleans())
+    @rule(pick=st.integers(0, 20))
+    @precondition(lambda self: len(self.model.posts) < 9 and self.unfinished())
+    def answer(self, pick: int) -> None:
+        """The user answers something that is not closed."""
+        known = self.unfinished()[pick % len(self.unfinished())]
+        name = f"answer {len(self.model.posts)}"
+        self.names[name] = name.replace(" ", "-")
+        for _ in range(2):
+            self.store.answer(self.names[known], "so", part=self.names[name])
+        self.model = MODEL.answer(self.model, self.rules, known)
+
+    def unfinished(self) -> list[str]:
+        return [m.id for m in self.model.messages if m.status not in (MODEL.DONE, MODEL.WITHDRAWN)]
+
+    @rule(phase=phases, how=st.sampled_from(("done", "tell", "approve", "blocked")), unsure=st.booleans())
+    @precondition(lambda self: any(self.tasks))
     def finish(self, phase: int, how: str, *, unsure: bool) -> None:
+        phase = self.held_by(phase)
         task = self.tasks[phase]
-        if task is None:
-            return
+        assert task is not None
         known = next(key for key, name in self.names.items() if name == task.id)
-        posts = (Draft(to=PHASES[1 - phase], kind="Issue", text="over to you"),) if how == "tell" else ()
+        kind: Kind = "Approved" if how == "approve" else "Issue"
+        posts = (Draft(to=PHASES[1 - phase], kind=kind, text="over to you"),) if how in ("tell", "approve") else ()
         outcome = Outcome(result="blocked" if how == "blocked" else "done", detail=how, posts=posts)
         result = Mailbox(self.store, PHASES[phase], task.epoch).finish(task, outcome)
         if unsure:  # it was committed, and its author saw an error
             self.restart(snapshot=True)
             assert self.store.finish(PHASES[phase], task.epoch, task, outcome) == result
-        if how == "tell":
+        if posts:
             self.names[f"{known}.{task.round}.1"] = result.ids[0]
         parts = len(task.message.parts)
         self.model = MODEL.report(self.model, self.rules, task.epoch, known, task.round, parts, how)
@@ -247,6 +269,7 @@ class Conformance(RuleBasedStateMachine):
         self.tasks[phase] = None
 
     @rule(phase=phases, died=st.booleans())
+    @precondition(lambda self: sum(self.model.epochs) < 9)
     def successor(self, phase: int, *, died: bool) -> None:
         epoch = self.model.epochs[phase]
         self.store.start_epoch(PHASES[phase], epoch + 1, died=died)
@@ -257,6 +280,7 @@ class Conformance(RuleBasedStateMachine):
             self.tasks[phase] = None
 
     @rule()
+    @precondition(lambda self: self.gone)
     def ghosts(self) -> None:
         """Whoever is left of older epochs writes nothing."""
         for task in self.gone:
@@ -267,6 +291,7 @@ class Conformance(RuleBasedStateMachine):
                     )
 
     @rule()
+    @precondition(lambda self: self.model.messages)
     def load(self) -> None:
         """The user opens the documents in an editor."""
         self.shown = [
@@ -276,14 +301,11 @@ class Conformance(RuleBasedStateMachine):
         ]
 
     @rule(pick=st.integers(0, 20), what=st.sampled_from(("tick", "delete")))
+    @precondition(lambda self: self.shown)
     def save(self, pick: int, what: str) -> None:
         """The user saves one edit of what was shown to him, however long ago."""
-        if not self.shown:
-            return
         known, parts, round_, status = self.shown[pick % len(self.shown)]
         if status is Status.DONE:
-            if not self.unticks:
-                return
             what = "untick"
         message = self.real(known)
         effect = Effect(what=what, id=message.id, seen=message.parts[:parts], round=round_)  # type: ignore[arg-type]
@@ -325,6 +347,8 @@ class Conformance(RuleBasedStateMachine):
             ) == (
                 real.to, real.thread, STATUS[real.status], real.round, len(real.parts), real.holder, real.deaths,
             )  # fmt: skip
+            if message.status not in (MODEL.DONE, MODEL.WITHDRAWN):
+                assert set(real.parts[: message.known]) == {*real.settled, *real.heard}, "what is no work any more"
         assert tuple(state.epochs[phase].number for phase in PHASES) == self.model.epochs
 
 
@@ -350,10 +374,9 @@ class Shown(Conformance):
 
 
 class Budgeted(Conformance):
-    """The same with a short budget; without unticks, whose renewing of it the model leaves out."""
+    """The same with a short budget."""
 
     hops = 2
-    unticks = False
 
 
 @contextmanager

@@ -120,6 +120,7 @@ def pairs() -> list[Any]:
     for where, situation in SITUATIONS.items():
         task = situation().messages["a"]
         others: dict[str, Happening] = {"one joins": lambda state: posted(state, "c")}
+        others["an approval joins"] = lambda state: posted(state, "c", kind="Approved")
         for what in ("tick", "delete"):
             for count in range(1, len(task.parts) + 1):
                 seen = list(task.parts[:count])

@@ -1313,3 +1313,26 @@ def test_a_tick_that_saw_less_than_a_blocked_report_leaves_the_rest(tmp_path: Pa
     tick = Effect(what="tick", id=first.id, seen=(first.id,), round=0)
     store.import_edit("QA_READ", lambda _state: Edit(document="QA_READ", rev=None, effects=(tick,)))
     assert store.state.messages[first.id].status is Status.BLOCKED
+
+
+@pytest.mark.parametrize("news", ["answer", "approval"])
+def test_what_a_blocked_report_waits_for_may_have_come_while_it_was_at_work(tmp_path: Path, news: str) -> None:
+    """An answer or approval that its author had not seen is the work of the next round, as if it came just after."""
+    store = Store.open(tmp_path / "crew")
+    store.start_epoch("planning", 1, died=False)
+    blocker = store.post("developer", Draft(to="planning", kind="Blocker", text="stuck", thread="t"))
+    task = store.claim("planning", 1)
+    assert task is not None
+    if news == "answer":
+        store.answer(blocker.id, "do it so")
+    else:
+        store.post("qa", Draft(to="planning", kind="Approved", text="do it so", thread="t"))
+    store.post("debugging", Draft(to="planning", kind="Issue", text="more about it", thread="t"))
+    store.finish("planning", 1, task, Outcome(result="blocked", detail="please decide"))
+    assert not store.waiting_for_user()
+    again = store.claim("planning", 1)
+    assert again is not None
+    assert again.round == 1
+    assert [part.text for part in again.parts] == ["do it so", "more about it"]
+    store.finish("planning", 1, again, Outcome(result="blocked", detail="not clear yet"))
+    assert store.waiting_for_user(), "that was heard now"

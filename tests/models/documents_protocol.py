@@ -9,7 +9,8 @@ tests/docs_store/test_mailbox.py drives the real store along the steps of the cr
 
 Models, on one search:
 
-  crew    history, epochs, claims, finish(), threads and their budget, doorbells, the user's ticks, --until-idle
+  crew    history, epochs, claims, finish(), threads and their budget, approvals, the user's ticks and answers,
+          doorbells, --until-idle
   view    one Markdown view at file level: editors that save in four styles, the three-way merge, the swap, crashes
   author  who made an edit, when agents and people write in the same folder
   order   a report and an edit by hand in both orders: the transition table by itself
@@ -38,7 +39,7 @@ process is gone in the end (A2). Appending a record is one step: a torn tail is 
 A state holds what a replay of the history yields, not the records: two histories with one replay are one state.
 
 Not in here: several documents at once, two reconcilers at once (there is one), failed fsyncs and power loss,
-priorities and ageing, pause and answers, the budget's reset by the user.
+priorities and ageing, pause, items put back by hand.
 """
 
 from __future__ import annotations
@@ -156,6 +157,9 @@ class Message(NamedTuple):
     status: str = OPEN
     round: int = 0  # how often it was opened again
     parts: int = 1  # itself, and what joined it while it was open
+    known: int = 0  # of these the first so many are no work: reported on, or closed by a save that saw no more
+    said: int = 0  # of these the first so many were in a report; to check D4
+    news: int = 0  # the last part that is an approval or the user's answer, as long as no report was about it
     holder: int = 0  # the epoch that claimed it
     closer: int = 0  # the epoch whose report closed this round
     deaths: int = 0
@@ -171,7 +175,8 @@ class History(NamedTuple):
     messages: tuple[Message, ...] = ()
     posts: frozenset[Post] = frozenset()  # of all time: an id is never forgotten
     epochs: tuple[int, ...] = (1, 1)  # the present one of each phase; below 0 once the phase was given up
-    finished: frozenset[tuple[str, int]] = frozenset()  # task and round of every report that said done; to check D4
+    finished: frozenset[tuple[str, int]] = frozenset()  # task and round of every report; to check D4
+    renewed: tuple[tuple[str, int], ...] = ()  # thread, and how many messages it had when its budget was last renewed
     broken: str = ""
 
     def message(self, id: str) -> Message:  # noqa: A002
@@ -201,11 +206,25 @@ class CrewRules:
     giving_up: Literal["closes the epoch", "leaves it open"] = "closes the epoch"
     quarantine: Literal["with its alert", "alert afterwards"] = "with its alert"
     joins: Literal["count as hops", "are free"] = "count as hops"
+    budget: Literal["is renewed", "is never renewed", "is renewed by every report"] = "is renewed"
+    approval: Literal["opens what is blocked", "opens nothing", "opens what is quarantined"] = "opens what is blocked"
+    late_news: Literal["opens what a report blocks", "waits in it"] = "opens what a report blocks"
+    heard: Literal["is no news", "is news again", "is settled"] = "is no news"  # what a report that blocked was about
+    opening: Literal["the next round", "the same round"] = "the next round"  # what an answer opens
     most_hops: int = 2  # messages of a thread; 20 in the product
     most_deaths: int = 2  # 3 in the product
 
 
-def post(history: History, rules: CrewRules, to: int, thread: str, origin: str, ordinal_id: str) -> History:
+def post(
+    history: History,
+    rules: CrewRules,
+    to: int,
+    thread: str,
+    origin: str,
+    ordinal_id: str,
+    *,
+    approves: bool = False,
+) -> History:
     """One message, once: a known id changes nothing; an open task of the same receiver and thread takes it in."""
     id = f"{origin}~{len(history.posts)}" if rules.ids == "random" else ordinal_id  # noqa: A001
     for known in history.posts:
@@ -213,19 +232,54 @@ def post(history: History, rules: CrewRules, to: int, thread: str, origin: str, 
             return history if known.origin == origin else history._replace(broken=f"D1: {origin} swallowed as {id}")
         if known.origin == origin:
             return history._replace(broken=f"D5: {origin} is there twice")
-    posts = history.posts | {Post(id, origin, thread)}
-    for at, message in enumerate(history.messages):
+    history = history._replace(posts=history.posts | {Post(id, origin, thread)})
+    if approves:
+        history = renew(history, thread)
+    for message in history.messages:
         if (message.to, message.thread) == (to, thread) and message.status in (OPEN, HELD, BLOCKED):
-            joined = message._replace(parts=message.parts + 1)
-            return history._replace(messages=put(history.messages, at, joined), posts=posts)
-    status = OPEN if hops(posts, thread) <= rules.most_hops else BLOCKED
+            parts = message.parts + 1
+            history = change(history, message.id, parts=parts, news=parts if approves else message.news)
+            if approves and message.status == BLOCKED and rules.approval != "opens nothing":
+                history = reopen(history, rules, message.id)
+            return history
+        same = (message.to, message.thread, message.status) == (to, thread, QUARANTINED)
+        if same and approves and rules.approval == "opens what is quarantined":
+            return history._replace(
+                broken=f"D8: {message.id}, which ended its workers, is open by no word of the user's"
+            )
+    status = BLOCKED if is_spent(history, rules, thread) else OPEN
+    if status == BLOCKED and hops(history, thread) <= rules.most_hops:
+        history = history._replace(broken=f"D8: {id} waits for the user, who has said that {thread} may go on")
     messages = tuple(sorted((*history.messages, Message(id, to, thread, status))))  # order of posting does not matter
-    return history._replace(messages=messages, posts=posts)
+    return history._replace(messages=messages)
 
 
-def hops(posts: frozenset[Post], thread: str) -> int:
-    """All messages of a thread, also those that joined another. Over the budget a message waits for the user."""
-    return sum(known.thread == thread for known in posts)
+def hops(history: History, thread: str) -> int:
+    """All messages of a thread since its budget was renewed, also those that joined another."""
+    return sum(known.thread == thread for known in history.posts) - dict(history.renewed).get(thread, 0)
+
+
+def is_spent(history: History, rules: CrewRules, thread: str) -> bool:
+    """Whether the thread's next message, over the budget, waits for the user."""
+    if rules.budget == "is never renewed":
+        history = history._replace(renewed=())
+    return hops(history, thread) > rules.most_hops
+
+
+def renew(history: History, thread: str) -> History:
+    """From here on the thread may go on as long as a new one."""
+    now = sum(known.thread == thread for known in history.posts)
+    return history._replace(renewed=tuple(sorted({**dict(history.renewed), thread: now}.items())))
+
+
+def reopen(history: History, rules: CrewRules, id: str, *, anew: bool = False) -> History:  # noqa: A002
+    """The next round, with a new budget; all of it is work `anew` only if the user took a tick away."""
+    message = history.message(id)
+    known = 0 if anew or rules.heard == "is news again" else message.known
+    said = 0 if anew else message.said
+    round = message.round if rules.opening == "the same round" and not anew else message.round + 1  # noqa: A001
+    history = change(history, id, status=OPEN, round=round, known=known, said=said, holder=0, closer=0, deaths=0)
+    return renew(history, message.thread)
 
 
 def change(history: History, id: str, **values: Any) -> History:  # noqa: A002
@@ -240,7 +294,11 @@ def claim(history: History, id: str, epoch: int) -> History:  # noqa: A002
     if any(known.origin.startswith(f"{id}.{message.round}.") for known in history.posts):
         return history._replace(broken=f"D5: {id} is claimed although this round of it has already posted")
     if (id, message.round) in history.finished:
-        return history._replace(broken=f"D4: {id} is claimed although this round of it was reported done")
+        return history._replace(broken=f"D4: {id} is claimed although this round of it was reported")
+    if message.known >= message.parts:
+        return history._replace(broken=f"D4: {id} is claimed although nothing of it is work")
+    if message.known < message.said:
+        return history._replace(broken=f"D4: {id} is claimed with a part that was reported on")
     return change(history, id, status=HELD, holder=epoch)
 
 
@@ -248,15 +306,31 @@ def close(history: History, rules: CrewRules, id: str, status: str, seen: int, c
     """Close what the author saw. What joined later stays open, as the next round."""
     message = history.message(id)
     all_of_it = rules.closing == ("everything, by a report" if closer else "everything, by a save")
+    if rules.heard == "is settled" and message.known >= message.parts:
+        all_of_it = True
     if message.parts > seen and not all_of_it:
+        known = max(message.known, seen)
         if not closer:  # a user's save; whoever holds the message goes on with it
-            return history
-        spent = rules.joins == "count as hops" and hops(history.posts, message.thread) > rules.most_hops
-        return change(history, id, status=BLOCKED if spent else OPEN, round=message.round + 1, holder=0)
+            return change(history, id, known=known)
+        spent = rules.joins == "count as hops" and is_spent(history, rules, message.thread)
+        status = BLOCKED if spent else OPEN
+        news = message.news if message.news > known and not spent else 0
+        return change(history, id, status=status, round=message.round + 1, known=known, said=seen, news=news, holder=0)
     if message.parts > seen:
         whose = "D1: its report" if closer else "D3: a save"
         history = history._replace(broken=f"{whose} closed {id} with a part that joined unseen")
-    return change(history, id, status=status, holder=0, closer=closer)
+    return change(history, id, status=status, known=0, said=0, news=0, holder=0, closer=closer)
+
+
+def block(history: History, rules: CrewRules, id: str, seen: int) -> History:  # noqa: A002
+    """The report says that it waits for the user, unless what it waits for has come while it was at work."""
+    message = history.message(id)
+    known = max(message.known, seen)
+    news = message.news if message.news > known else 0
+    history = change(history, id, status=BLOCKED, known=known, said=max(message.said, seen), news=news, holder=0)
+    if news and rules.late_news == "opens what a report blocks":
+        return reopen(history, rules, id)
+    return history
 
 
 def report(
@@ -274,18 +348,31 @@ def report(
     mine = message.status == HELD and message.round == round and (message.holder == epoch or rules.fence == "none")
     if message.status == DONE and message.round == round and message.closer not in (0, epoch):
         return history._replace(broken=f"D4: {id} was completed by epoch {message.closer} and again by {epoch}")
-    if outcome != "blocked":
-        history = history._replace(finished=history.finished | {(id, round)})
-    if outcome == "tell" and half != "completion" and (mine or rules.late_report == "keeps its posts"):
+    history = history._replace(finished=history.finished | {(id, round)})
+    if rules.budget == "is renewed by every report":
+        history = renew(history, message.thread)
+    if outcome in ("tell", "approve") and half != "completion" and (mine or rules.late_report == "keeps its posts"):
         origin, short = f"{id}.{round}.1", f"{id}.1"
         thread = message.thread if rules.thread == "inherited" else origin
         other = 1 - message.to
-        history = post(history, rules, other, thread, origin, short if rules.ids == "task, ordinal" else origin)
+        known = short if rules.ids == "task, ordinal" else origin
+        history = post(history, rules, other, thread, origin, known, approves=outcome == "approve")
     if mine and half != "posts":
         if outcome == "blocked":
-            return change(history, id, status=BLOCKED, holder=0)
+            return block(history, rules, id, seen)
         return close(history, rules, id, DONE, seen, closer=epoch)
     return history
+
+
+def answer(history: History, rules: CrewRules, id: str) -> History:  # noqa: A002
+    """The user's answer joins the task; what waits for him opens again. One record, like everything of his."""
+    message = history.message(id)
+    name = f"answer {len(history.posts)}"
+    history = history._replace(posts=history.posts | {Post(name, name, message.thread)})
+    if message.status in (BLOCKED, QUARANTINED):
+        history = reopen(history, rules, id)
+    history = renew(history, message.thread)
+    return change(history, id, parts=message.parts + 1, news=message.parts + 1)
 
 
 def by_hand(history: History, rules: CrewRules, edit: str, id: str, seen: int, round: int) -> History:  # noqa: A002
@@ -294,7 +381,7 @@ def by_hand(history: History, rules: CrewRules, edit: str, id: str, seen: int, r
     if edit == "untick":
         if message.status != DONE or (message.round != round and rules.untick == "of the round that was seen"):
             return history
-        return change(history, id, status=OPEN, round=message.round + 1, holder=0, closer=0, deaths=0)
+        return reopen(history, rules, id, anew=True)
     if message.status in (DONE, WITHDRAWN):
         return history
     return close(history, rules, id, DONE if edit == "tick" else WITHDRAWN, seen)
@@ -349,6 +436,8 @@ class Left(NamedTuple):
     unsure: int = 0  # a record is committed but its author sees an error
     looks: int = 0  # the user loads the documents
     saves: int = 0
+    answers: int = 0
+    approvals: int = 0  # of Developer, who stands for QA here: what it has to approve is bounded
 
 
 class Run(NamedTuple):
@@ -395,7 +484,8 @@ class Crew:
         if fell < self.rules.most_deaths and any(m.status == QUARANTINED for m in run.history.messages):
             return "D8: a task is quarantined for ends it did not cause"
         waiting = [(m.to, m.thread) for m in run.history.messages if m.status in (OPEN, HELD, BLOCKED)]
-        if len(waiting) > len(set(waiting)) and not self.left.saves:  # an untick may put a second one beside it
+        if len(waiting) > len(set(waiting)) and not (self.left.saves or self.left.answers):
+            # his untick, or his answer to a quarantined one, may put a second one beside it
             return "D1: two open tasks of one receiver and thread"
         if len(run.history.posts) > 12:
             return "D8: messages without end"
@@ -412,6 +502,8 @@ class Crew:
             origin = f"alert {message.id}.{message.round}"
             if message.status == QUARANTINED and all(known.origin != origin for known in run.history.posts):
                 return f"D1: {message.id} is quarantined and nobody was told"
+            if message.status == BLOCKED and message.news:
+                return f"D8: ended with {message.id} waiting for what has come"
         return ""
 
     def wrong_at_rest(self, run: Run) -> str:
@@ -475,7 +567,8 @@ class Crew:
         elif worker.at == "doze":
             yield Step(f"{name} reports idle", now(worker._replace(at="sleep"), idle=put(run.idle, phase, "now")))
         elif worker.at == "work":
-            for outcome in self.outcomes:
+            may_approve = run.left.approvals and phase == DEVELOPER
+            for outcome in (*self.outcomes, *(("approve",) if may_approve else ())):
                 yield from self.finish(run, phase, worker._replace(outcome=outcome), name, now)
         elif worker.at == "half":
             done = self.report(history, phase, worker, half="completion")
@@ -494,10 +587,12 @@ class Crew:
             posted = self.report(run.history, phase, worker, half="posts")
             yield Step(f"{name} posts for {worker.task}", now(worker._replace(at="half"), posted))
             return
-        after = self.report(run.history, phase, worker)
-        yield Step(says, now(Worker(worker.epoch, "ring"), after))
-        if run.left.unsure:
-            left = run.left._replace(unsure=run.left.unsure - 1)
+        after, left = self.report(run.history, phase, worker), run.left
+        if worker.outcome == "approve":
+            left = left._replace(approvals=left.approvals - 1)
+        yield Step(says, now(Worker(worker.epoch, "ring"), after, left=left))
+        if left.unsure:
+            left = left._replace(unsure=left.unsure - 1)
             unsure = now(worker._replace(at="unsure"), after, left=left)
             yield Step(f"{says}; it is committed, but it sees an error", unsure, False)
 
@@ -604,10 +699,15 @@ class Crew:
                 return False
         return not run.alerts and all(message.status != HELD for message in run.history.messages)
 
-    # The user: loads all documents, later saves one edit of what was shown then.
+    # The user: answers; loads all documents, later saves one edit of what was shown then.
 
     def edit(self, run: Run) -> Iterator[Step]:
         left = run.left
+        for message in run.history.messages if left.answers else ():
+            if message.status not in (DONE, WITHDRAWN):
+                history = answer(run.history, self.rules, message.id)
+                after = committed(run, history, left=left._replace(answers=left.answers - 1))
+                yield Step(f"the user answers {message.id}", rung(after), False)
         if left.looks:
             shown = tuple(
                 (m.id, m.parts, m.round, m.status == DONE) for m in run.history.messages if m.status != WITHDRAWN
@@ -1300,7 +1400,8 @@ def check_order(rules: CrewRules) -> Result:
             for edit in ("tick", "delete")
             for seen in range(1, task.parts + 1)
         }
-        others["one joins"] = partial(post, rules=rules, to=DEVELOPER, thread="t", origin="c", ordinal_id="c")
+        one_more = partial(post, rules=rules, to=DEVELOPER, thread="t", origin="c", ordinal_id="c")
+        others |= {"one joins": one_more, "an approval joins": partial(one_more, approves=True)}
         if task.status == DONE or task.round:  # he saw it ticked in round 0
             others["untick of round 0"] = partial(hand, edit="untick", seen=1)
         for first, one in reports.items():
@@ -1361,6 +1462,7 @@ def editor(style: str = "renames", edits: str = "add x, toggle, delete", **more:
 TWO = ((PLANNING, "a"), (DEVELOPER, "b"))
 SAME = ((PLANNING, "a"), (DEVELOPER, "a"))  # one finding that reaches two phases
 EVERY = ("done", "tell", "blocked", "tell itself")
+BLOCKS = ("done", "tell", "blocked")
 REPORT = ("report a",)
 BOTH = ("post b", "report a")
 TWO_POSTS = ("post b", "post c")
@@ -1388,6 +1490,13 @@ HOLD = (
     crew("crew: a save", roots=TWO, looks=1, saves=1),
     crew("crew: a save and a kill", looks=1, saves=1, kills=1),
     crew("crew: two saves", looks=2, saves=2),
+    crew("crew: an answer and a kill", outcomes=BLOCKS, answers=1, kills=1),
+    crew("crew: two answers", outcomes=("tell", "blocked"), answers=2),
+    crew("crew: an answer, a task is quarantined", answers=1, kills=1, most_deaths=1),
+    crew("crew: an answer and a save", outcomes=("done", "blocked"), answers=1, looks=1, saves=1),
+    crew("crew: an approval and a kill", roots=SAME, outcomes=("done", "blocked"), approvals=1, kills=1),
+    crew("crew: approvals and an answer", roots=SAME, outcomes=("done", "blocked"), approvals=2, answers=1),
+    crew("crew: an approval and a save", roots=SAME, outcomes=("blocked",), approvals=1, looks=1, saves=1),
     view("view: in place, two saves, a crash", editor("in place", ALL, loads=2, saves=2), crew=BOTH, crashes=1),
     view("view: in place, three saves of one buffer", editor("in place", saves=3), crew=BOTH),
     view("view: opens first, two saves, two crashes", editor("opens first", loads=2, saves=2), crashes=2),
@@ -1455,6 +1564,37 @@ MUTANTS = (
     crew("mutant: the end looks at the heads first", breaks="D8", looks=1, saves=1, end="heads, then files"),
     crew("mutant: no timer, a bell is lost", breaks="D8", losses=1, timer="none"),
     crew("mutant: the store takes a post to one's own READ", breaks="D6", outcomes=EVERY, own_read="accepted"),
+    crew("mutant: an answer renews no budget", breaks="D8", answers=1, outcomes=BLOCKS, budget="is never renewed"),
+    crew("mutant: a report renews the budget", breaks="D8", budget="is renewed by every report"),
+    crew("mutant: what was heard is news again", breaks="D4", answers=1, outcomes=BLOCKS, heard="is news again"),
+    crew(
+        "mutant: what was heard is settled",
+        breaks="D3",
+        roots=SAME,
+        outcomes=BLOCKS,
+        looks=1,
+        saves=1,
+        heard="is settled",
+    ),
+    crew("mutant: an answer opens the same round", breaks="D4", answers=1, outcomes=BLOCKS, opening="the same round"),
+    crew(
+        "mutant: an approval opens nothing",
+        breaks="D8",
+        roots=SAME,
+        outcomes=BLOCKS,
+        approvals=1,
+        approval="opens nothing",
+    ),
+    crew(
+        "mutant: an approval opens what is quarantined",
+        breaks="D8",
+        roots=SAME,
+        kills=2,
+        approvals=1,
+        approval="opens what is quarantined",
+    ),
+    crew("mutant: an answer in time is not heard", breaks="D8", answers=1, outcomes=BLOCKS, late_news="waits in it"),
+    Case("mutant: an approval in time is not heard", Table(CrewRules(late_news="waits in it")), breaks="D9"),
     Case("mutant: every edit is taken for the user's", Author(rule="everything is the user's"), breaks="D6"),
     view("mutant: what a save takes back is applied", editor(), editor(), breaks="D3", taken_back="is applied"),
     view("mutant: no revision marker", editor(), breaks="D3", marker="none"),

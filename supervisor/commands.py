@@ -48,6 +48,11 @@ class RestartPhase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RestartAll:
+    """New workers for all phases, one after the other: the next is touched only once the one before is ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reload:
     """Read supervisor.toml again; only what changed is touched."""
 
@@ -75,7 +80,7 @@ class AnswerIt:
     text: str
 
 
-Command = StopCrew | RestartPhase | Reload | Hold | GiveTask | AnswerIt
+Command = StopCrew | RestartPhase | RestartAll | Reload | Hold | GiveTask | AnswerIt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,14 +158,16 @@ class NotifyConfig:
 class PhaseConfig:
     """One phase. `actor` is a dotted path `package.module:Class` for an actor of the user's own.
 
-    `assess`: a run's start and a change of the repository ask it to look at everything (for a phase of the user's own).
-    `interval` (seconds, 0 for never) starts a cycle without a message; `task_time` (seconds) and `memory_mb`
-    are limits, 0 for none; `options` go to the driver as they are.
+    `after` names phases: it is started once those are ready, or given up. `assess`: a run's start and a change of the
+    repository ask it to look at everything (for a phase of the user's own). `interval` (seconds, 0 for never) starts a
+    cycle without a message; `task_time` (seconds) and `memory_mb` are limits, 0 for none; `options` go to the driver as
+    they are.
     """
 
     key: str
     driver: str = "builtin"
     actor: str = ""
+    after: tuple[str, ...] = ()
     assess: bool = False
     interval: float = 0.0
     task_time: float = 0.0
@@ -319,6 +321,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
 PHASE: Mapping[str, Check] = {
     "driver": one_of("builtin"),
     "actor": text(DOTTED, 'a dotted path in quotes such as "my_package.security:SecurityActor"'),
+    "after": strings,
     "interval": number(),
     "task_time": number(),
     "memory_mb": whole(0, 1 << 20),
@@ -380,6 +383,12 @@ class _Reader:
         if first > restart.get("longest_delay", RestartConfig().longest_delay):
             self.wrong(("restart", "first_delay"), "must not be longer than restart.longest_delay")
         phases, topology = self.phases(document)
+        for key, waits in phases.items():
+            for other in waits.after:
+                if other not in phases:
+                    self.wrong(("phases", key, "after"), f"there is no phase {other!r}{_meant(other, tuple(phases))}")
+        for circle in circles({key: phase.after for key, phase in phases.items()}):
+            self.wrong(("phases", circle[0], "after"), f"waits for itself: {' → '.join((*circle, circle[0]))}")
         for key in ("developer", "debugging"):
             if phases[key].interval and phases[key].driver == "builtin" and not phases[key].actor:
                 self.wrong(("phases", key, "interval"), "has no use here: the built-in one works on messages only")
@@ -483,6 +492,25 @@ def _shown(value: object) -> str:
 _HEADER = re.compile(r"^\s*\[\[?\s*(?P<keys>[^\]#]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*(?P<keys>(?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
+
+
+def circles(after: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    """Phases that wait for themselves, in the order in which they do; each circle once."""
+    found: dict[frozenset[str], tuple[str, ...]] = {}
+    settled: set[str] = set()
+
+    def follow(key: str, path: tuple[str, ...]) -> None:
+        if key in path:
+            circle = path[path.index(key) :]
+            found.setdefault(frozenset(circle), circle)
+        elif key not in settled and key in after:
+            for other in after[key]:
+                follow(other, (*path, key))
+            settled.add(key)
+
+    for key in after:
+        follow(key, ())
+    return list(found.values())
 
 
 def line_of(source: str, *path: str) -> int:

@@ -109,6 +109,8 @@ class Crew:
             start=self._start,
         )
         self._documents_due = anyio.Event()
+        self._readied = anyio.Event()
+        self._started: list[str] = []  # in this order; they are stopped in the reverse one
         self._undelivered = 0
         self._delivering = False
         self._judging = False
@@ -136,12 +138,33 @@ class Crew:
                 if not self.plan.until_idle:
                     group.start_soon(self._watch_repository)
                 for seat in self.seats.values():
-                    if self._may_start(seat):
-                        await self.succession.seat(seat, died=False, reason="the run begins")
+                    if seat.config.after:
+                        seat.moving = True
+                        group.start_soon(self._seat_after, seat, seat.config.after)
+                    else:
+                        await self._seat_first(seat)
                 await self._own()
             finally:
                 await self._stop()
                 group.cancel_scope.cancel()
+
+    async def _seat_first(self, seat: Seat) -> None:
+        if self._may_start(seat) and not self._stopping:
+            self._started.append(seat.key)
+            await self.succession.seat(seat, died=False, reason="the run begins")
+
+    async def _seat_after(self, seat: Seat, others: tuple[str, ...]) -> None:
+        """Start it once those are ready. One that was given up is waited for no longer: the crew goes on without it."""
+        while waited := [key for key in others if not self._can_work(self.seats[key])]:
+            seat.detail = f"is started once {', '.join(waited)} can work (phases.{seat.key}.after)"
+            await self._readied.wait()
+        seat.detail = ""
+        await self._seat_first(seat)
+
+    @staticmethod
+    def _can_work(seat: Seat) -> bool:
+        """Whether nobody has to wait for it any longer."""
+        return seat.facts().present or seat.state == "quarantined"
 
     async def _open(self) -> None:
         """Documents and files first, so that nobody works on something older than what the user sees."""
@@ -365,6 +388,7 @@ class Crew:
             case control.TurnDone():
                 self.turns.done(seat.key)
             case control.Ready():
+                self._wake_waiting()
                 self.plane.record("log_entry", phase=seat.key, step="ready", detail=f"epoch {seat.epoch}")
                 if seat.paused:
                     letter.child.send(control.Hold(paused=True))
@@ -515,8 +539,23 @@ class Crew:
             await anyio.sleep(TICK)
             self.mailbox.put(Tick())
 
+    async def ready(self, seat: Seat) -> bool:
+        """Return once the present worker is known to be ready (True), or has gone before that (False)."""
+        child = seat.child
+        if child is None or not await child.wait_ready():
+            return False
+        while seat.child is child and seat.state == "starting":
+            await self._readied.wait()
+        return seat.child is child
+
+    def _wake_waiting(self) -> None:
+        """Whoever waits for others to be ready looks again."""
+        self._readied.set()
+        self._readied = anyio.Event()
+
     def _ticked(self) -> None:
         now = anyio.current_time()
+        self._wake_waiting()  # one of them may have been given up
         self.vigil.look(now)
         for seat in self.seats.values():
             self._maybe_assess(seat, now)
@@ -601,7 +640,7 @@ class Crew:
         self.notifier.stopping(BUDGET + 15.0)  # and the last look, the last answers
         with anyio.CancelScope(shield=True):
             deadline = anyio.current_time() + BUDGET
-            for seat in reversed(self.seats.values()):
+            for seat in [self.seats[key] for key in reversed(dict.fromkeys((*self._started, *self.seats)))]:
                 child = seat.child
                 if child is None or child.exited is not None:
                     continue
@@ -611,6 +650,8 @@ class Crew:
                     self.interrupted or "the run ends",
                 )
                 await child.end_tree()
+                if child.exited is not None:
+                    self.succession.record_exit(seat, child.exited)
                 await self.succession.bury(seat, child)
                 seat.state = "stopped"
             with anyio.move_on_after(5.0):

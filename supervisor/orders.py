@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from docs_store.errors import StoreError
 from docs_store.messages import USER
 
-from .commands import AnswerIt, Command, GiveTask, Hold, Reload, Reply, RestartPhase, StopCrew
+from .commands import AnswerIt, Command, GiveTask, Hold, Reload, Reply, RestartAll, RestartPhase, StopCrew
 from .config import Config
 from .exits import UserError
 
@@ -31,6 +31,8 @@ async def carry_out(crew: Crew, command: Command) -> Reply:
                 return Reply(ok=True, text="stopping")
             case RestartPhase(phase=phase):
                 return await _restart(crew, phase)
+            case RestartAll():
+                return await _restart_all(crew)
             case Reload():
                 return await _reload(crew)
             case Hold():
@@ -66,6 +68,28 @@ async def _restart(crew: Crew, phase: str) -> Reply:
     )
 
 
+async def _restart_all(crew: Crew) -> Reply:
+    """One that does not get ready ends it: then something is wrong that would end the others, too."""
+    done: list[str] = []
+    keys = list(crew.seats)
+    for n, key in enumerate(keys):
+        seat = crew.seats[key]
+        reply = await _restart(crew, key)
+        if not reply.ok or not await crew.ready(seat):
+            why = reply.text if not reply.ok else f"its new worker did not get ready: {seat.detail or 'it has gone'}"
+            left = keys[n + 1 :]
+            text = (
+                f"{key}: {why}. Restarted: {', '.join(done) or 'none'}; left as they are: {', '.join(left) or 'none'}"
+            )
+            return Reply(ok=False, text=text, data={"restarted": done, "failed": key, "left": left})
+        done.append(key)
+    return Reply(
+        ok=True,
+        text=f"all have new workers, each ready before the next was touched: {', '.join(done)}",
+        data={"restarted": done},
+    )
+
+
 async def _reload(crew: Crew) -> Reply:
     """Compare, then touch only what changed; a file with mistakes changes nothing."""
     from .bootstrap import require_trust
@@ -81,6 +105,7 @@ async def _reload(crew: Crew) -> Reply:
         for name, is_other in (
             ("phases of your own", new.topology != old.topology),
             ("[ipc]", new.ipc != old.ipc),
+            ("after", any(new.phases[key].after != old.phases[key].after for key in old.phases if key in new.phases)),
             ("[log]", new.log != old.log),
         )
         if is_other

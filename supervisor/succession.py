@@ -95,7 +95,7 @@ class Succession:
         The three go side by side; only the assignment waits for the tree, and the closing lets the successor go first.
         """
         tree, seated = anyio.Event(), anyio.Event()
-        self._record_exit(seat, fact)
+        self.record_exit(seat, fact)
         seat.closing.add(fact.child.epoch)
         self._start(self._clear, seat, fact.child, tree)
         self._start(self.bury, seat, fact.child, seated)
@@ -289,7 +289,8 @@ class Succession:
                 other.child.recheck_markers()
         self._mailbox.put(Tick())  # perhaps that was all that the end waited for
 
-    def _record_exit(self, seat: Seat, fact: Exited) -> None:
+    def record_exit(self, seat: Seat, fact: Exited) -> None:
+        """How a worker went, for `why` and the report."""
         said = fact.text.strip()
         self._plane.record(
             "log_entry" if fact.asked else "phase_error",

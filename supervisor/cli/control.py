@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from supervisor.exits import Exit, UserError
+from supervisor.exits import Exit, UsageError, UserError
 from supervisor.wording import clean
 from supervisor.workspace import Workspace, WorkspaceBusyError, find, holder
 
-from .access import PhaseName, Session, phase_key
+from .access import Session, complete_phase, phase_key
 from .crew import AsJson
 from .output import say, say_json
 
@@ -84,11 +84,24 @@ def _lives(process: Process | None) -> bool:
         return False
 
 
-def restart(ctx: typer.Context, phase: PhaseName, *, as_json: AsJson = False) -> None:
+def restart(
+    ctx: typer.Context,
+    phase: Annotated[
+        str | None, typer.Argument(metavar="[PHASE]", help="Such as developer.", autocompletion=complete_phase)
+    ] = None,
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="All phases, one after the other: each is ready before the next is touched.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Give a phase a new worker, also one that was given up; what it had in hand is taken up again."""
     session: Session = ctx.obj
-    client, key = _client(session), phase_key(session, phase)
-    _tell(client.command("restart", {"phase": key}), as_json=as_json)
+    if every == (phase is not None):
+        raise UsageError("name a phase, or say --all")
+    client = _client(session)
+    body = {"phase": phase_key(session, phase)} if phase is not None else {"all": True}
+    _tell(client.command("restart", body), as_json=as_json)
 
 
 def reload(ctx: typer.Context, *, as_json: AsJson = False) -> None:

@@ -22,7 +22,18 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from docs_store.errors import StoreError
 from docs_store.topology import Document
-from supervisor.commands import AnswerIt, Command, GiveTask, Hold, Reload, Reply, RestartPhase, StopCrew, draft_of
+from supervisor.commands import (
+    AnswerIt,
+    Command,
+    GiveTask,
+    Hold,
+    Reload,
+    Reply,
+    RestartAll,
+    RestartPhase,
+    StopCrew,
+    draft_of,
+)
 from supervisor.exits import UserError
 from supervisor.journal import Cursor, CursorGoneError, JournalError
 
@@ -201,6 +212,10 @@ async def _stop(request: Request, backend: Backend) -> Response:
 
 async def _restart(request: Request, backend: Backend) -> Response:
     body = await _body(request, shapes.RestartBody)
+    if body.all and not body.phase:
+        return await _ask(backend, RestartAll())
+    if body.all or not body.phase:
+        raise RefusedError(422, "body", "name a phase, or say all")
     return await _ask(backend, RestartPhase(phase=_phase(body.phase, backend)))
 
 
@@ -452,7 +467,12 @@ ENDPOINTS: Sequence[Endpoint] = (
         )
         for name, summary, handler, body in (
             ("stop", "End the run in good order", _stop, shapes.Nothing),
-            ("restart", "A new worker for a phase, its past forgotten", _restart, shapes.RestartBody),
+            (
+                "restart",
+                "A new worker for a phase, its past forgotten; or for all, one after the other",
+                _restart,
+                shapes.RestartBody,
+            ),
             ("reload", "Read supervisor.toml again; only what changed is touched", _reload, shapes.Nothing),
             ("pause", "Finish what is in hand, begin nothing new", _pause, shapes.HoldBody),
             ("resume", "Let it go on", _resume, shapes.HoldBody),

@@ -19,9 +19,10 @@ class Nothing(Body, frozen=True):
 
 
 class RestartBody(Body, frozen=True):
-    """Which phase gets a new worker."""
+    """Which phase gets a new worker; with `all`, every one, each ready before the next is touched."""
 
-    phase: str
+    phase: str = ""
+    all: bool = False
 
 
 class HoldBody(Body, frozen=True):

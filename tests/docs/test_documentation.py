@@ -370,3 +370,15 @@ def test_no_format_is_without_a_row() -> None:
     }
     modules = (workspace, spool, config, replay, archive, journal, rollout, status, endpoint, folders, control, frames)
     assert found == {Path(str(module.__file__)).relative_to(ROOT).as_posix() for module in (*modules, queue)}
+
+
+def test_tests_that_a_page_names_are_there() -> None:
+    """Whoever reads which test shows something can find it."""
+    named_tests = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text("utf-8"))}
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert named_tests
+    assert named_tests - there == set()

@@ -112,6 +112,32 @@ def test_a_mistake_says_what_was_meant() -> None:
     assert caught.value.exit == Exit.CONFIGURATION
 
 
+def test_phases_that_wait_for_each_other_are_refused() -> None:
+    """Each circle once, with the way round; and phases that are not there."""
+    toml = """
+[phases.planning]
+after = ["qa", "nobody"]
+
+[phases.qa]
+after = "debugging"
+
+[phases.debugging]
+after = ["planning"]
+
+[phases.developer]
+after = ["qa", "developer"]
+"""
+    with pytest.raises(ConfigError) as caught:
+        parse(toml)
+    said = [(mistake.line, mistake.where, mistake.text) for mistake in caught.value.mistakes]
+    assert said == [
+        (3, "phases.planning.after", "there is no phase 'nobody'; there are: planning, developer, qa, debugging"),
+        (3, "phases.planning.after", "waits for itself: planning → qa → debugging → planning"),
+        (12, "phases.developer.after", "waits for itself: developer → developer"),
+    ]
+    assert parse('[phases.qa]\nafter = ["planning"]').phases["qa"].after == ("planning",)
+
+
 @pytest.mark.parametrize(("text", "line"), [("a = 1\nb = [", 2), ("[project\n", 1), ("x = 1\nx = 2\n", 2), ("\x00", 1)])
 def test_what_is_no_toml_is_one_mistake_with_its_line(text: str, line: int) -> None:
     """A file that cannot be read as TOML is refused at the place where it ends to be one."""

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from ipc.events import ProgressEvent
-from supervisor.commands import AnswerIt, GiveTask, Hold, Reload, Reply, RestartPhase, StopCrew
+from supervisor.commands import AnswerIt, GiveTask, Hold, Reload, Reply, RestartAll, RestartPhase, StopCrew
 from supervisor.control import app as module
 from supervisor.control import shapes
 from supervisor.control.app import ENDPOINTS, make_app
@@ -180,6 +180,7 @@ async def test_metrics_can_be_scraped(client: httpx.AsyncClient) -> None:
     [
         ("/api/commands/stop", None, StopCrew()),
         ("/api/commands/restart", {"phase": "QA"}, RestartPhase(phase="qa")),
+        ("/api/commands/restart", {"all": True}, RestartAll()),
         ("/api/commands/reload", {}, Reload()),
         ("/api/commands/pause", {}, Hold(paused=True)),
         ("/api/commands/resume", {"phase": "qa"}, Hold(phases=("qa",), paused=False)),
@@ -220,6 +221,7 @@ async def test_a_refused_command_is_a_conflict(client: httpx.AsyncClient, backen
     [
         ("/api/commands/restart", b"{}"),
         ("/api/commands/restart", b'{"phase": 1}'),
+        ("/api/commands/restart", b'{"phase": "qa", "all": true}'),
         ("/api/commands/restart", b"not json"),
         ("/api/commands/restart", b'{"phase": "qa", "force": true}'),
         ("/api/commands/stop", b'{"now": true}'),
@@ -259,7 +261,7 @@ async def test_the_openapi_document_describes_what_is_there(client: httpx.AsyncC
         assert all(f"{{{name}}}" in point.path for name in named)
         assert point.path.count("{") == len(named)
         assert {"200", "401", "403", "421"} <= operation["responses"].keys()
-    assert served["components"]["schemas"]["RestartBody"]["required"] == ["phase"]
+    assert served["components"]["schemas"]["AnswerBody"]["required"] == ["id", "text"]
     assert served["components"]["schemas"]["RestartBody"]["additionalProperties"] is False
 
 

@@ -12,7 +12,18 @@ import pytest
 
 from docs_store.store import Store
 from docs_store.topology import DEFAULT
-from supervisor.commands import STOPPING, AnswerIt, GiveTask, Hold, Pending, Reload, Reply, RestartPhase, draft_of
+from supervisor.commands import (
+    STOPPING,
+    AnswerIt,
+    GiveTask,
+    Hold,
+    Pending,
+    Reload,
+    Reply,
+    RestartAll,
+    RestartPhase,
+    draft_of,
+)
 from supervisor.config import Config, ConfigError, Mistake, PhaseConfig, ProjectConfig, parse
 from supervisor.exits import UsageError
 from supervisor.orders import carry_out, needs_restart
@@ -43,6 +54,7 @@ class FakeChild:
     """A process that is there."""
 
     pid = 4711
+    gets_ready = True
 
 
 class FakeCrew:
@@ -63,6 +75,9 @@ class FakeCrew:
         self.restarted.append(seat.key)
         self.epoch += 1
         seat.epoch, seat.detail = self.epoch, reason
+
+    async def ready(self, seat: Seat) -> bool:
+        return seat.child is not None and seat.child.gets_ready  # type: ignore[attr-defined]
 
     async def at_desk(self, work: Any) -> Any:
         return work()
@@ -119,6 +134,25 @@ async def test_unknown_phases_are_named_beside_the_known(crew: FakeCrew) -> None
         assert not reply.ok
         assert "planning, developer, qa, debugging" in reply.text
     assert not any(epoch.paused for epoch in crew.documents.store.state.epochs.values())
+
+
+async def test_all_are_restarted_one_after_the_other(crew: FakeCrew) -> None:
+    """In the order of the phases, as far as each gets ready."""
+    reply = await ask(crew, RestartAll())
+    assert reply.ok
+    assert crew.restarted == list(crew.seats) == reply.data["restarted"]
+
+
+@pytest.mark.parametrize("why", ["not ready", "moving"])
+async def test_one_that_does_not_get_ready_saves_the_others(crew: FakeCrew, why: str) -> None:
+    """What would end the next one, too, is not tried on it; the reply says who has a new worker."""
+    crew.seats["developer"].moving = why == "moving"
+    crew.seats["developer"].child.gets_ready = why != "not ready"  # type: ignore[union-attr]
+    reply = await ask(crew, RestartAll())
+    assert not reply.ok
+    assert reply.data == {"restarted": ["planning"], "failed": "developer", "left": ["qa", "debugging"]}
+    assert "Restarted: planning; left as they are: qa, debugging" in reply.text
+    assert [key for key in crew.restarted if key != "developer"] == ["planning"]
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ class Reports:
             self._waiting.append(message)
             if isinstance(message, control.Beat):
                 self._last_beat = time.monotonic()
+                if self._pulse_every is not None and message.next_in:
+                    self._pulse_every = 2 * message.next_in
             self._changed.notify()
 
     def pulse_unless_beating(self, every: float) -> None:
@@ -149,6 +151,7 @@ class Channel:
         self._arrived = asyncio.Event()
         self._stop_at: float | None = None
         self._doing = ("", 0, "")
+        self._turned = asyncio.Event()  # from idle to work, or back
         self._signs = 0
         self._gate = ModeGate(assignment.modes, assignment.mode, emitter.switch)
 
@@ -179,8 +182,12 @@ class Channel:
 
     def working_on(self, task: str, pct: int = 0, step: str = "") -> None:
         """What the next beats say; a call is a sign of progress, also when it repeats itself. From any thread."""
+        turned = bool(task) != bool(self._doing[0])
         self._doing = (task, pct, step)
         self._signs += 1
+        if turned:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and beats no more
+                self._loop.call_soon_threadsafe(self._turned.set)
 
     def choose_mode(self) -> Chosen:
         """The mode by which the events of the cycle that begins travel; the emitter uses it from here on."""
@@ -197,21 +204,31 @@ class Channel:
         return min(most, max(0.1, 0.8 * (self._stop_at - time.monotonic())))
 
     async def beat(self) -> None:
-        """Tell the supervisor for ever that the loop runs, and how late it is."""
-        every = self._assignment.beat_every
-        self._reports.pulse_unless_beating(2 * every)
+        """Tell the supervisor for ever that the loop runs, and how late it is; seldom while nothing is in hand."""
+        self._reports.pulse_unless_beating(2 * self._assignment.beat_every)
         due = self._loop.time()
         while True:
+            self._turned.clear()
             task, pct, step = self._doing
-            lag = max(0.0, self._loop.time() - due)
-            mode = self.emitter.mode
-            counts = self.emitter.statistics().counts()
+            every = self._assignment.beat_every if task else self._assignment.idle_every
             self.report(
-                control.Beat(lag=lag, task=task, pct=pct, step=step, mode=mode, beats=self._signs, events=counts)
+                control.Beat(
+                    lag=max(0.0, self._loop.time() - due),
+                    task=task,
+                    pct=pct,
+                    step=step,
+                    mode=self.emitter.mode,
+                    beats=self._signs,
+                    next_in=every,
+                    events=self.emitter.statistics().counts(),
+                )
             )
             process.reap_orphans()
-            due = self._loop.time() + every
-            await asyncio.sleep(every)
+            # Idle workers beat together, on multiples of the system's clock: the supervisor wakes once for all of them.
+            wait = every if task else every - self._loop.time() % every
+            due = self._loop.time() + wait
+            with anyio.move_on_after(wait):
+                await self._turned.wait()
 
     def _hear(self, already: bytes) -> None:
         pending = already

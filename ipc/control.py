@@ -56,6 +56,7 @@ class Assignment(Down, frozen=True, kw_only=True):
     fallback: bool = True
     lockstep: bool = False
     beat_every: float = 0.5
+    idle_every: float = 0.5  # the same while there is nothing in hand
     environ: Mapping[str, str] = {}
     options: Mapping[str, Any] = {}
     topology: Mapping[str, Any] = {}
@@ -158,7 +159,8 @@ class Finished(Up, frozen=True, kw_only=True):
 class Beat(Up, frozen=True, kw_only=True):
     """From the worker's own event loop: its lag in seconds, the task in hand, how far that is (0–100), and the mode.
 
-    `events` are counts of the worker's emitter since its start (see `ipc.emitter.EmitterStatistics.counts`).
+    `events` are counts of the worker's emitter since its start (see `ipc.emitter.EmitterStatistics.counts`); the next
+    beat comes in `next_in` seconds, or sooner.
     """
 
     lag: float
@@ -167,6 +169,7 @@ class Beat(Up, frozen=True, kw_only=True):
     step: str = ""
     mode: str = ""
     beats: int = 0
+    next_in: float = 0.0
     events: Mapping[str, int] = {}
 
 

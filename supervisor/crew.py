@@ -27,6 +27,7 @@ from .letters import Brought, Commanded, Interrupt, Judged, Letter, Looked, Mail
 from .notify import Notifier
 from .orders import carry_out
 from .quiescence import End, Facts, judge
+from .rhythm import until_next
 from .seat import Seat
 from .status import CrewStatus
 from .succession import Succession
@@ -43,8 +44,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TICK = 0.25  # seconds: timers, the slow bell, the question whether the run may end
-DOCUMENTS_EVERY = 0.5  # seconds between looks at the documents where nobody tells us that one has changed
+TICK = 1.0  # seconds: timers, the slow bell
+QUICK_TICK = 0.25  # the same while the question is whether the run may end
+DOCUMENTS_EVERY = 1.0  # seconds between looks at the documents where nobody tells us that one has changed
+DOCUMENTS_AGAIN = 0.25  # the same while one is still in motion
 REPOSITORY_EVERY = 10.0  # seconds between looks at the user's files, at least
 BUDGET = 15.0  # seconds for the whole shutdown
 RING_AGAIN = 1.0
@@ -82,6 +85,7 @@ class Crew:
         self.seats = {phase.key: Seat(phase=phase, config=config.phases[phase.key]) for phase in config.topology.phases}
         self.interrupted = ""  # by whom: a signal, or a command
         self._dirty: tuple[str, ...] = ()
+        self._tick_every = QUICK_TICK if plan.until_idle else TICK
         self._head = 0
         self._opened = False
         self.desk = Desk(plane)
@@ -105,7 +109,7 @@ class Crew:
             plane=plane,
             mailbox=self.mailbox,
             policy=liveness_policy(config.liveness),
-            every=TICK,
+            every=self._tick_every,
             start=self._start,
         )
         self._documents_due = anyio.Event()
@@ -241,6 +245,11 @@ class Crew:
         """Ask the owner to stop; from the event loop."""
         self.mailbox.put(Interrupt(name))
 
+    @property
+    def moved(self) -> tuple[object, ...]:
+        """Changes when the history or what a phase can do has: cheap to compare."""
+        return (self._head, *(seat.state == "quarantined" for seat in self.seats.values()))
+
     # -- commands
 
     async def command(self, command: Command) -> Reply:
@@ -356,7 +365,7 @@ class Crew:
                 seat.child.send(control.Turn(number=self.turns.grant(key)))
                 await self.turns.until(lambda key=key: not self.turns.working(key))  # type: ignore[misc]
             if not granted:
-                await anyio.sleep(TICK)  # the end is being judged; or a person pauses, answers, edits
+                await anyio.sleep(QUICK_TICK)  # the end is being judged; or a person pauses, answers, edits
 
     def _excused(self, key: str) -> bool:
         return self.seats[key].facts().excused
@@ -443,9 +452,11 @@ class Crew:
             seat.child.send(control.Bell(head=self._head))
 
     async def _keep_documents(self) -> None:
-        """Import what people write and bring views up to date: on each move, and every half second."""
+        """Import what people write and bring views up to date: on each move, and every second."""
         while True:
-            with anyio.move_on_after(DOCUMENTS_EVERY):
+            with anyio.move_on_after(
+                until_next(DOCUMENTS_AGAIN if self._dirty else DOCUMENTS_EVERY, anyio.current_time())
+            ):
                 await self._documents_due.wait()
             self._documents_due = anyio.Event()
             await self.look()
@@ -536,7 +547,7 @@ class Crew:
 
     async def _tick(self) -> None:
         while True:
-            await anyio.sleep(TICK)
+            await anyio.sleep(until_next(self._tick_every, anyio.current_time()))
             self.mailbox.put(Tick())
 
     async def ready(self, seat: Seat) -> bool:

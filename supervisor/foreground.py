@@ -35,6 +35,7 @@ from .notifications import keep_telling
 from .notify import Notifier
 from .options import RunOptions
 from .plane import EventPlane, Retention
+from .rhythm import until_next
 from .standby import Standby
 from .status import CrewStatus, Summary, save_status, summarise
 from .transport import Transport, Wishes
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 MARK = "PHASE_SUPERVISOR_WORKSPACE"  # in the environment of everything that a crew of this workspace starts
 CAPACITY = 1000  # frames in the queue
 LAST_LOOK = 5.0  # seconds for the view to show the last events
-SHOW_STATUS_EVERY = 0.5  # seconds between saves of the status for `supervisor status`
+SHOW_STATUS_EVERY = 1.0  # seconds between saves of the status for `supervisor status`
 
 
 def run_workspace(options: RunOptions, view: View, *, config: Config | None = None) -> int:
@@ -228,7 +229,7 @@ async def _save_status(workspace: Workspace, status: Callable[[], CrewStatus]) -
                 before = now
             except OSError as error:
                 logging.getLogger(__name__).warning("the status cannot be saved: %s", error)
-        await anyio.sleep(SHOW_STATUS_EVERY)
+        await anyio.sleep(until_next(SHOW_STATUS_EVERY, anyio.current_time()))
 
 
 @contextmanager

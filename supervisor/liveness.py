@@ -77,6 +77,7 @@ class Vitals:
     exited: bool = False
     beat_at: float | None = None
     lag: float = 0.0
+    beats_in: float = 0.0  # seconds within which the next beat was promised
     pulse_at: float | None = None
     where: str = ""  # the main thread's place, from the last pulse
     task: str = ""
@@ -93,7 +94,13 @@ class Vitals:
                 return self.ready(now)
             case control.Beat():
                 return self.beat(
-                    now, lag=message.lag, task=message.task, pct=message.pct, step=message.step, signs=message.beats
+                    now,
+                    lag=message.lag,
+                    task=message.task,
+                    pct=message.pct,
+                    step=message.step,
+                    signs=message.beats,
+                    next_in=message.next_in,
                 )
             case control.Pulse():
                 return self.pulse(now, where=message.where)
@@ -104,13 +111,16 @@ class Vitals:
         """It said that it is ready: its clocks start."""
         return replace(self, ready_at=now, beat_at=now, progress_at=now)
 
-    def beat(self, now: float, *, lag: float, task: str, pct: int, step: str, signs: int) -> Vitals:
+    def beat(
+        self, now: float, *, lag: float, task: str, pct: int, step: str, signs: int, next_in: float = 0.0
+    ) -> Vitals:
         """Its loop said that it runs, and what is in hand."""
         moved = (task, pct, step, signs) != (self.task, self.pct, self.step, self.signs)
         return replace(
             self,
             beat_at=now,
             lag=lag,
+            beats_in=next_in,
             task=task,
             pct=pct,
             step=step,
@@ -177,8 +187,9 @@ def judge(vitals: Vitals, policy: LivenessPolicy, now: float) -> Verdict:
         why = f"it was not ready {waited:.1f} s after its start; {policy.start_grace:g} s are allowed"
         return _verdict(vitals, now, "not started", policy.not_started, why)
     silence = now - (vitals.beat_at if vitals.beat_at is not None else vitals.ready_at)
-    if silence > policy.silent_after:
-        return _silent(vitals, policy, now, silence)
+    allowed = max(policy.silent_after, 2 * vitals.beats_in)  # a policy may have become stricter since the promise
+    if silence > allowed:
+        return _silent(vitals, policy, now, silence, allowed)
     if vitals.task and policy.no_progress_after is not None and vitals.progress_at is not None:
         idle = now - vitals.progress_at
         if idle > policy.no_progress_after:
@@ -193,9 +204,9 @@ def judge(vitals: Vitals, policy: LivenessPolicy, now: float) -> Verdict:
     return _verdict(vitals, now, "fine", "none", "it beats")
 
 
-def _silent(vitals: Vitals, policy: LivenessPolicy, now: float, silence: float) -> Verdict:
+def _silent(vitals: Vitals, policy: LivenessPolicy, now: float, silence: float, allowed: float) -> Verdict:
     """The loop has been silent for too long: which kind of silence is it."""
-    so_long = f"its event loop has been silent for {silence:.1f} s; {policy.silent_after:g} s are allowed"
+    so_long = f"its event loop has been silent for {silence:.1f} s; {allowed:g} s are allowed"
     if vitals.suspended:
         return _verdict(
             vitals,
@@ -204,7 +215,7 @@ def _silent(vitals: Vitals, policy: LivenessPolicy, now: float, silence: float) 
             policy.suspended,
             f"{so_long}; somebody has stopped the process (SIGSTOP, debugger)",
         )
-    pulsing = vitals.pulse_at is not None and now - vitals.pulse_at <= policy.silent_after / 2
+    pulsing = vitals.pulse_at is not None and now - vitals.pulse_at <= allowed / 2
     if pulsing:
         at = f" at {vitals.where}" if vitals.where else ""
         return _verdict(

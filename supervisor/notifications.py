@@ -21,6 +21,7 @@ from docs_store.errors import StoreError
 from docs_store.messages import State
 
 from .config import NotifyConfig
+from .rhythm import until_next
 from .status import CrewStatus, waiting
 
 LOOK_EVERY = 1.0  # seconds between two looks at whether the history or a phase has moved
@@ -35,6 +36,8 @@ Record = Callable[[str, str], None]
 class Crew(Protocol):
     """What is needed of the crew (`supervisor.crew.Crew` is one)."""
 
+    @property
+    def moved(self) -> tuple[object, ...]: ...
     def status(self) -> CrewStatus: ...
     async def at_desk(self, work: Callable[[], T]) -> T: ...
 
@@ -79,9 +82,9 @@ async def keep_telling(
     before: dict[str, Notice] | None = None
     seen: tuple[object, ...] = ()
     while True:
-        status = crew.status()
-        moved = (status.head, *(phase.state == "quarantined" for phase in status.phases.values()))
+        moved = crew.moved
         if moved != seen:
+            status = crew.status()
             try:
                 now = await crew.at_desk(lambda status=status: notices(status, read()))  # type: ignore[misc]
             except StoreError:
@@ -91,7 +94,7 @@ async def keep_telling(
             for notice in begun(now if before is None else before, now):
                 await tell(config(), notice, record, folder=folder)
             before = now
-        await anyio.sleep(LOOK_EVERY)
+        await anyio.sleep(until_next(LOOK_EVERY, anyio.current_time()))
 
 
 async def tell(config: NotifyConfig, notice: Notice, record: Record, *, folder: Path) -> None:

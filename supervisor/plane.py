@@ -112,13 +112,11 @@ class EventPlane:
 
     def queue_depth(self) -> tuple[int, int]:
         """Frames in the queue, and how many fit."""
-        statistics = self.pump.statistics()
-        return statistics.depth, statistics.capacity
+        return self.pump.queue.offered(), self.pump.queue.maxsize
 
     def counters(self) -> dict[str, int]:
         """What became of events, over all workers, since the start of this supervisor."""
-        found = self.worker_counters().values()
-        return {name: sum(counts[name] for counts in found) for name in COUNTED if name != "waiting"}
+        return {name: self.pump.total(name) for name in COUNTED if name != "waiting"}
 
     def worker_counters(self) -> dict[str, dict[str, int]]:
         """The same for each worker, and how many of its frames wait in the queue."""

@@ -36,6 +36,7 @@ from ipc.spool import DamagedSegment, Record, SpoolLock, create_folder, read_las
 
 from .hub import Hub
 from .journal import SUPERVISOR, ClosedRow, EpochEntry, FrameRow, Journal, JournalError, OpenedRow, OwnRow, Row
+from .rhythm import until_next
 
 QUEUE, STDOUT, SPOOL = "queue", "stdout", "spool"
 
@@ -225,7 +226,7 @@ class Pump:
     async def _keep_serving(self) -> None:
         looks = silent = 0
         while True:
-            await asyncio.sleep(self._look_every)
+            await asyncio.sleep(until_next(self._look_every, self._loop.time()))
             looks += 1
             well = self.server.is_listening()
             if well and (silent or not looks % _CALL_EVERY):
@@ -521,19 +522,23 @@ class Pump:
         if (worker, epoch) in self._known:
             self._told_by[worker, epoch] = Counter({name: counts.get(name, 0) for name in _EMITTERS_COUNTS})
 
-    def _worker_counts(self, worker: str) -> WorkerCounts:
-        counts = Counter(self._counts.get(worker, {}))
-        for (name, epoch), told in self._told_by.items():
-            if name == worker:
-                counts.update(told)
-                counts["waiting"] += self.queue.offered(worker, epoch)
-        return WorkerCounts(**counts)
+    def _workers_counts(self) -> dict[str, WorkerCounts]:
+        found = {worker: Counter(counts) for worker, counts in self._counts.items()}
+        for (worker, epoch), told in self._told_by.items():
+            counts = found.setdefault(worker, Counter())
+            counts.update(told)
+            counts["waiting"] += self.queue.offered(worker, epoch)
+        return {worker: WorkerCounts(**found[worker]) for worker in sorted(found)}
+
+    def total(self, name: str) -> int:
+        """One of `WorkerCounts`' figures, over all workers."""
+        counted = (*self._counts.values(), *self._told_by.values())
+        return sum(counts[name] for counts in counted)
 
     def statistics(self) -> PumpStatistics:
         bounds = (*_LATENCIES, float("inf"))
-        names = {*self._counts, *(worker for worker, _ in self._told_by)}
         return PumpStatistics(
-            workers={worker: self._worker_counts(worker) for worker in sorted(names)},
+            workers=self._workers_counts(),
             latencies={name: dict(zip(bounds, found, strict=True)) for name, found in self._latencies.items()},
             served_again=self._served_again,
             depth=self.queue.offered(),

@@ -25,6 +25,7 @@ from .letters import Mailbox, Moved, Tick
 from .restart import CrewPolicy, Decision, GiveUp, History, LeaveStopped, RestartPolicy, StartAgain, after_exit
 from .seat import Seat
 from .transport import Transport
+from .watch import idle_beats
 from .workspace import Workspace
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ class Succession:
             modes=self._transport.modes,
             fallback=self._config.ipc.fallback == "auto",
             lockstep=self._lockstep,
+            idle_every=idle_beats(self._config.liveness),
             options={
                 **config.options,
                 "driver": config.driver,

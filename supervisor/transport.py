@@ -23,11 +23,12 @@ from .config import Config
 from .exits import UserError
 from .journal import JournalReader
 from .plane import EventPlane
+from .rhythm import until_next
 from .rollout import Progress, Tally, fact_of, roll_back, shown
 from .rollout_state import change, figures, load, stamp, terms_in_force
 from .workspace import Workspace
 
-LOOK_EVERY = 0.25  # seconds between looks at whether the rollout has changed
+LOOK_EVERY = 1.0  # seconds between looks at whether the rollout has changed
 CREDIT_EVERY = 600.0  # seconds between two entries of the time that a stage has lasted
 
 
@@ -174,7 +175,7 @@ class Transport:
             return
         credited = anyio.current_time()
         while True:
-            with anyio.move_on_after(LOOK_EVERY):
+            with anyio.move_on_after(until_next(LOOK_EVERY, anyio.current_time())):
                 await self._due.wait()
             self._due = anyio.Event()
             try:

@@ -15,6 +15,7 @@ from .config import LivenessConfig
 from .liveness import LivenessPolicy, Verdict
 
 MB = 1024 * 1024
+OFTEN, SELDOM = 0.5, 5.0  # seconds between an idle worker's beats: at least, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,11 @@ def liveness_policy(config: LivenessConfig) -> LivenessPolicy:
         slow_after=min(1.0, config.silence),
         no_progress_after=config.no_progress or None,
     )
+
+
+def idle_beats(config: LivenessConfig) -> float:
+    """Seconds between the beats of a worker with nothing in hand: several to a silence, and few to a quiet week."""
+    return max(OFTEN, min(SELDOM, config.silence / 6))
 
 
 def over_limit(limits: Limits, *, phase: str, task: str, worked: float, held: int) -> Verdict | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from actors import worker
@@ -188,6 +189,36 @@ def test_beats_carry_what_is_in_hand(pipe: tuple[int, int]) -> None:
     beat = asyncio.run(beats())[0]
     assert isinstance(beat, control.Beat)
     assert (beat.task, beat.pct, beat.step, beat.beats, beat.mode) == ("t1", 40, "scanning", 2, "queue")
+
+
+def test_an_idle_worker_beats_seldom_and_wakes_for_a_task(pipe: tuple[int, int]) -> None:
+    """The beat that says that something is in hand does not wait for the next idle one; nor does the one after it."""
+    calm = msgspec.structs.replace(ASSIGNMENT, beat_every=0.01, idle_every=3600.0)
+
+    async def beats() -> list[list[control.AnyUp]]:
+        reports = Reports(pipe[1])
+        channel = Channel(
+            wires=Wires(-1, -1, -1), reports=reports, emitter=cast("Any", HeardEmitter()), assignment=calm
+        )
+        beating = asyncio.create_task(channel.beat())
+        idle = await asyncio.to_thread(read_lines, pipe[0], b"\n")
+        channel.working_on("t1", 1, "reading")
+        at_work = await asyncio.to_thread(read_lines, pipe[0], b'"beats":1')
+        channel.working_on("")
+        after = await asyncio.to_thread(read_lines, pipe[0], b'"beats":2')
+        beating.cancel()
+        reports.close(5)
+        return [idle, at_work, after]
+
+    (first, *none), at_work, after = asyncio.run(beats())
+    assert isinstance(first, control.Beat)
+    assert not none
+    assert (first.task, first.next_in) == ("", 3600.0)
+    last = at_work[-1]
+    assert isinstance(last, control.Beat)
+    assert (last.task, last.next_in) == ("t1", 0.01)
+    assert isinstance(after[-1], control.Beat)
+    assert (after[-1].task, after[-1].next_in) == ("", 3600.0)
 
 
 def test_the_assignment_may_come_in_pieces(pipe: tuple[int, int]) -> None:

@@ -61,6 +61,16 @@ def test_silence_without_pulses_is_a_held_gil() -> None:
     assert judge(READY, POLICY, 11.1).state == "gil held", "also when it has never beaten"
 
 
+def test_nobody_is_judged_by_less_than_what_was_agreed() -> None:
+    """An idle worker that promised a beat within 8 s is not silent after 12: the policy has become stricter."""
+    idle = READY.heard(control.Beat(lag=0.0, next_in=8.0), 50.0)
+    assert judge(idle, POLICY, 62.0).state == "fine"
+    silent = judge(idle, POLICY, 66.1)
+    assert (silent.state, silent.action) == ("gil held", "restart")
+    assert "16 s are allowed" in silent.reason
+    assert judge(READY.heard(control.Beat(lag=0.0, next_in=2.0), 50.0), POLICY, 60.1).state == "gil held"
+
+
 def test_a_suspended_process_is_not_punished() -> None:
     """One that somebody has stopped is warned about, not killed."""
     verdict = judge(beat(READY, 50.0).looked(suspended=True), POLICY, 90.0)

@@ -137,6 +137,10 @@ class FakeCrew:
     def __init__(self, store: Store) -> None:
         self.store = store
 
+    @property
+    def moved(self) -> tuple[object, ...]:
+        return (self.store.head,)
+
     def status(self) -> CrewStatus:
         return CrewStatus(workspace="/w", pid=1, head=self.store.head)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.config import LivenessConfig
-from supervisor.watch import MB, Limits, is_stopped, liveness_policy, memory_of, over_limit
+from supervisor.watch import MB, Limits, idle_beats, is_stopped, liveness_policy, memory_of, over_limit
 from tests.systems import hold
 
 
@@ -32,6 +32,14 @@ def test_a_limit_is_passed_or_it_is_not(task_time: float, memory_mb: int, task: 
         assert verdict.state == ("over time" if too_long else "over memory")
         assert ("phases.qa.task_time" if too_long else "phases.qa.memory_mb") in verdict.reason
         assert verdict.inputs["held_mb"] == held // MB
+
+
+@given(silence=st.floats(1.0, 1000.0, exclude_min=True))
+def test_an_idle_worker_beats_several_times_in_a_silence(silence: float) -> None:
+    """And pulses at least twice as long apart would still be told from none: the longest pause is a third of it."""
+    every = idle_beats(LivenessConfig(silence=silence))
+    assert 0.5 <= every <= 5.0
+    assert every <= max(0.5, silence / 6)
 
 
 def test_the_policy_is_what_the_file_says() -> None:

@@ -217,7 +217,8 @@ async def spawn(
     `stdin`, `stdout` and `stderr` are PIPE, DEVNULL, a descriptor, or None to inherit; `marker` is added to `env`
     (None: ours) and finds the tree's members later (None: one of its own). `session=False` gives it a group of its own
     within our session, so that it stays a part of our own tree; the markers of the trees that we are in are carried
-    over in any case. `adopting`: orphans that we have adopted count to its tree. Raises SpawnError.
+    over in any case. `adopting`: orphans that we have adopted (`adopt_orphans`) count to its tree, whoever
+    left them; only for processes all of whose children that lead a session come from here. Raises SpawnError.
     """
     ours: list[int] = []
     theirs: list[int] = []

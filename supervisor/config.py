@@ -130,10 +130,14 @@ class RestartConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LivenessConfig:
-    """When a worker that still runs is taken for hanging; seconds. `no_progress` 0 means: never for that."""
+    """When a worker that still runs is taken for hanging; seconds.
+
+    0 means never for `no_progress`, and for `suspended`: one that somebody has stopped (SIGSTOP) and not let go on.
+    """
 
     start_grace: float = 30.0
     silence: float = 15.0
+    suspended: float = 30.0
     no_progress: float = 1800.0
 
 
@@ -311,7 +315,12 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "stable_after": number(),
         "deaths": whole(1, 100),
     },
-    "liveness": {"start_grace": number(above=0.0), "silence": number(above=1.0), "no_progress": number()},
+    "liveness": {
+        "start_grace": number(above=0.0),
+        "silence": number(above=1.0),
+        "suspended": number(),
+        "no_progress": number(),
+    },
     "log": {"format": one_of("console", "json"), "max_mb": whole(1, 10_000), "keep": whole(1, 1000)},
     "notify": {
         "command": strings,

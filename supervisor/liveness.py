@@ -36,18 +36,20 @@ class LivenessPolicy:
 
     `start_grace` runs from the start to ready; `silent_after` is the longest silence of the loop that is nothing to act
     on, `slow_after` the lag that is worth a warning; `no_progress_after` how long a task may show no sign of progress
-    (None: for ever). A worker that somebody else has suspended is only warned about: it is not its fault, and killing
-    it would end a debugger's session. An impossible policy raises ValueError, which names every mistake.
+    (None: for ever). A worker that somebody else has stopped is only warned about at first: it is not its fault. After
+    `suspended_after` (None: never) it is treated like any other, unless a debugger holds it, whose session that would
+    end. An impossible policy raises ValueError, which names every mistake.
     """
 
     start_grace: float = 30.0
     slow_after: float = 1.0
     silent_after: float = 10.0
+    suspended_after: float | None = 30.0
     no_progress_after: float | None = 1800.0
     not_started: Action = "restart"
     loop_blocked: Action = "restart"
     gil_held: Action = "restart"
-    suspended: Action = "warn"
+    suspended: Action = "restart"
     no_progress: Action = "restart"
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class LivenessPolicy:
             "start_grace": self.start_grace,
             "slow_after": self.slow_after,
             "silent_after": self.silent_after,
+            "suspended_after": 1.0 if self.suspended_after is None else self.suspended_after,
             "no_progress_after": 1.0 if self.no_progress_after is None else self.no_progress_after,
         }
         mistakes = [
@@ -86,6 +89,7 @@ class Vitals:
     signs: int = 0  # of progress, as the last beat counted them
     progress_at: float | None = None  # when the task, or a sign of progress in it, was last new
     suspended: bool = False  # the system says that the process is stopped
+    traced: bool = False  # by a debugger
 
     def heard(self, message: control.Up, now: float) -> Vitals:
         """What a report says about the worker's health; most say nothing."""
@@ -133,9 +137,9 @@ class Vitals:
         """Its other thread said that the interpreter runs, and where the loop is."""
         return replace(self, pulse_at=now, where=where)
 
-    def looked(self, *, suspended: bool) -> Vitals:
-        """The system was asked whether the process is stopped."""
-        return replace(self, suspended=suspended)
+    def looked(self, *, suspended: bool, traced: bool = False) -> Vitals:
+        """The system was asked whether the process is stopped, and whether by a debugger."""
+        return replace(self, suspended=suspended, traced=traced)
 
     def ended(self) -> Vitals:
         """Its process has exited."""
@@ -208,13 +212,12 @@ def _silent(vitals: Vitals, policy: LivenessPolicy, now: float, silence: float, 
     """The loop has been silent for too long: which kind of silence is it."""
     so_long = f"its event loop has been silent for {silence:.1f} s; {allowed:g} s are allowed"
     if vitals.suspended:
-        return _verdict(
-            vitals,
-            now,
-            "suspended",
-            policy.suspended,
-            f"{so_long}; somebody has stopped the process (SIGSTOP, debugger)",
-        )
+        patience = None if vitals.traced else policy.suspended_after
+        who = "a debugger has" if vitals.traced else "somebody has"
+        why = f"{so_long}; {who} stopped the process"
+        if patience is None or silence <= patience:
+            return _verdict(vitals, now, "suspended", "warn", why)
+        return _verdict(vitals, now, "suspended", policy.suspended, f"{why} and not let it go on in {patience:g} s")
     pulsing = vitals.pulse_at is not None and now - vitals.pulse_at <= allowed / 2
     if pulsing:
         at = f" at {vitals.where}" if vitals.where else ""

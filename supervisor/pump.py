@@ -30,6 +30,7 @@ from ipc.errors import FrameError, SpoolLockedError
 from ipc.events import ProgressEvent
 from ipc.frames import Fields, Meta, Numbering, cut, decode_fields, decode_header, join, split
 from ipc.markers import Damaged, Marker, Unsigned, parse_marker
+from ipc.process import Identity, kill
 from ipc.queue import EventQueue, QueueServer, Reply
 from ipc.sequence import Admitted, Batch, Marks, Refused, Sequencer, Stage
 from ipc.spool import DamagedSegment, Record, SpoolLock, create_folder, read_last, read_spool
@@ -822,11 +823,7 @@ def _remove_folder(folder: Path, damaged: Sequence[Path]) -> None:
 
 
 def _kill(pid: int | None, created: float | None) -> None:
-    import psutil
-
-    if pid is None:
-        return
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        if created is None or abs(process.create_time() - created) < 1.0:
-            process.kill()
+    """That very process, and nobody who has its number by now."""
+    if pid is not None and created is not None:
+        with suppress(PermissionError):  # it is not ours; the alarm has named it
+            kill(Identity(pid, created))

@@ -17,7 +17,7 @@ from .letters import Mailbox, Measured
 from .liveness import LivenessPolicy, OwnPulse, Verdict
 from .liveness import judge as judge_life
 from .seat import Seat
-from .watch import is_stopped, memory_of, over_limit
+from .watch import memory_of, over_limit, stopped_by
 
 if TYPE_CHECKING:
     from .plane import EventPlane
@@ -77,9 +77,9 @@ class Vigil:
     async def _ask_system(self, seat: Seat, child: Child) -> None:
         """Nothing in it runs: held by its own code, or stopped by somebody? Only the system can tell."""
         try:
-            stopped = await run_sync(is_stopped, child.pid)
+            by = await run_sync(stopped_by, child.pid)
             if seat.child is child and seat.vitals is not None and not seat.moving:
-                seat.vitals = seat.vitals.looked(suspended=stopped)
+                seat.vitals = seat.vitals.looked(suspended=by is not None, traced=by == "debugger")
                 verdict = judge_life(seat.vitals, self.policy, anyio.current_time())
                 if verdict.action == "restart":
                     self._condemn(seat, verdict)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from .config import LivenessConfig
 from .liveness import LivenessPolicy, Verdict
@@ -32,6 +33,7 @@ def liveness_policy(config: LivenessConfig) -> LivenessPolicy:
         start_grace=config.start_grace,
         silent_after=config.silence,
         slow_after=min(1.0, config.silence),
+        suspended_after=config.suspended or None,
         no_progress_after=config.no_progress or None,
     )
 
@@ -88,11 +90,12 @@ def memory_of(pids: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether somebody has stopped the process (SIGSTOP, a debugger): it cannot beat then, and is not to blame."""
+def stopped_by(pid: int) -> Literal["signal", "debugger"] | None:
+    """Who has stopped the process, which cannot beat then and is not to blame; None while it runs, or is gone."""
     import psutil
 
     try:
-        return psutil.Process(pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+        status = psutil.Process(pid).status()
     except psutil.Error:
-        return False
+        return None
+    return "signal" if status == psutil.STATUS_STOPPED else "debugger" if status == psutil.STATUS_TRACING_STOP else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Account:
     root: Path
     witnesses: Path
     chains: Mapping[str, int]  # chain → hops
+    excused: Collection[int] = ()  # workers that died together with their supervisor: nobody could inherit a daemon
 
     def problems(self) -> list[str]:
         """Everything that is wrong, in words; empty when all is well."""
@@ -55,12 +56,13 @@ class Account:
             yield f"process {identity.pid} is left"
         started = self.witnesses / "started"
         for line in started.read_text(encoding="utf-8").splitlines() if started.exists() else ():
-            pid, created = line.split()
-            if is_alive(Identity(int(pid), float(created))):
-                yield f"process {pid} of an agent is left"
+            worker, pid, created = line.split()
+            if int(worker) not in self.excused and is_alive(Identity(int(pid), float(created))):
+                yield f"process {pid} of an agent of {worker} is left"
         overlaps = self.witnesses / "overlaps"
         if overlaps.exists():
-            yield from overlaps.read_text(encoding="utf-8").splitlines()
+            found = overlaps.read_text(encoding="utf-8").splitlines()
+            yield from (line for line in found if int(line.split()[0]) not in self.excused)
 
     def _work(self, store: Store) -> Iterator[str]:
         """Each hop of each chain was posted once and finished once; nothing else was."""

@@ -33,6 +33,7 @@ from tests.chaos.relay import KINDS, PHASES, first_phase, text_of
 
 LIMIT = 180.0  # seconds for a crew to come to its end on a busy machine
 MOST_OPEN = 8  # chains of a crew at a time
+TOGETHER = 2.0  # seconds: what a worker takes at most to end after its supervisor
 PAUSE = 1.6  # seconds between two blows at a crew, on average: fewer deaths a minute than a crew is given up for
 MARK = "CHAOS_OF"  # in the environment of all that a crew starts
 ROLES = (*PHASES, "spare", "agent", "supervisor")
@@ -94,6 +95,7 @@ class ChaosCrew:
     chains: dict[str, int] = field(default_factory=dict)
     codes: Counter[int] = field(default_factory=Counter)
     process: subprocess.Popen[bytes] | None = None
+    fallen: list[tuple[float, str, int]] = field(default_factory=list)  # when who was killed
 
     def __post_init__(self) -> None:
         self.name = self.root.name
@@ -227,6 +229,11 @@ class ChaosCrew:
             return [one for one in workers if one.pid not in seated.values()]
         return [one for one in workers if one.pid == seated.get(role)]
 
+    def died_together(self) -> set[int]:
+        """Workers that were killed at about the same time as their supervisor."""
+        ends = [when for when, role, _ in self.fallen if role == "supervisor"]
+        return {pid for when, role, pid in self.fallen if any(abs(when - end) < TOGETHER for end in ends)}
+
     # -- work
 
     def give(self, chance: random.Random) -> None:
@@ -330,6 +337,8 @@ class Chaos:
             if is_alive(victim):
                 os.kill(victim.pid, SIGNALS[blow.what])
                 self.blows[f"{blow.what} {blow.role}"] += 1
+        if blow.what in ("kill", "end"):
+            crew.fallen.append((time.monotonic(), blow.role, victim.pid))
         if blow.what == "stop":
             self._asleep.append((time.monotonic() + blow.length, victim))
         length = f" for {blow.length:g} s" if blow.length else ""

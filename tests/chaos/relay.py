@@ -121,6 +121,7 @@ async def have_it_done(folder: Path, chain: str, hop: int, phase: str) -> None:
             stdin=process.PIPE,
             stdout=process.PIPE,
             session=False,
+            adopting=True,
         )
         async with agent:
             assert agent.stdin is not None
@@ -129,10 +130,10 @@ async def have_it_done(folder: Path, chain: str, hop: int, phase: str) -> None:
                 pids = [int(pid) for pid in (await agent.stdout.receive()).split()]
                 known = [agent.identity, *filter(None, map(process.identify, pids))]
                 draft = folder / f"agents-{phase}.new"
-                draft.write_text(json.dumps([[one.pid, one.created] for one in known]), encoding="utf-8")
+                draft.write_text(json.dumps([[os.getpid(), one.pid, one.created] for one in known]), encoding="utf-8")
                 draft.replace(folder / f"agents-{phase}")
                 with (folder / "started").open("a", encoding="utf-8") as file:
-                    file.write("".join(f"{one.pid} {one.created}\n" for one in known))
+                    file.write("".join(f"{os.getpid()} {one.pid} {one.created}\n" for one in known))
                 await agent.stdin.send(b"g")
             except (ValueError, anyio.EndOfStream, anyio.BrokenResourceError):
                 continue  # it was killed before it could say or hear anything
@@ -143,10 +144,10 @@ def look_for_the_last_one(folder: Path, phase: str) -> None:
     """Whatever the last attempt had started must be gone by now."""
     left = folder / f"agents-{phase}"
     if left.exists():
-        for pid, created in json.loads(left.read_text(encoding="utf-8")):
+        for worker, pid, created in json.loads(left.read_text(encoding="utf-8")):
             if process.is_alive(process.Identity(pid, created)):
                 with (folder / "overlaps").open("a", encoding="utf-8") as file:
-                    file.write(f"{phase}: process {pid} of an earlier attempt still lives\n")
+                    file.write(f"{worker} had started process {pid} for {phase}, which still lives\n")
         left.unlink()
 
 

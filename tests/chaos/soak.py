@@ -33,7 +33,7 @@ def one_round(folder: Path, *, seed: int, seconds: float, crews: int, verbose: b
         codes = chaos.run(seconds)
         problems = [f"{name}: the last run ended with {code}" for name, code in codes.items() if code != 0]
         for crew in chaos.crews:
-            told = Account(crew.root, crew.witnesses, crew.chains).problems()
+            told = Account(crew.root, crew.witnesses, crew.chains, crew.died_together()).problems()
             problems += [f"{crew.name}: {problem}" for problem in told]
     finally:
         chaos.close()

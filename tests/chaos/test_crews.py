@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and SIG
 
 
 def account(crew: ChaosCrew) -> Account:
-    return Account(crew.root, crew.witnesses, crew.chains)
+    return Account(crew.root, crew.witnesses, crew.chains, crew.died_together())
 
 
 def test_the_same_seed_gives_the_same_blows() -> None:
@@ -129,7 +129,7 @@ def forget_a_witness(told: Account) -> None:
 
 
 def live_beside(told: Account) -> None:
-    (told.witnesses / "overlaps").write_text("qa: process 1 of an earlier attempt still lives\n")
+    (told.witnesses / "overlaps").write_text("1 had started process 2 for qa, which still lives\n")
 
 
 def post_again(told: Account) -> None:

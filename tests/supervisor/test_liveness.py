@@ -72,9 +72,23 @@ def test_nobody_is_judged_by_less_than_what_was_agreed() -> None:
 
 
 def test_a_suspended_process_is_not_punished() -> None:
-    """One that somebody has stopped is warned about, not killed."""
-    verdict = judge(beat(READY, 50.0).looked(suspended=True), POLICY, 90.0)
+    """One that somebody has stopped is warned about at first; it is ended only when nobody lets it go on."""
+    stopped = beat(READY, 50.0).looked(suspended=True)
+    patient = replace(POLICY, suspended_after=30.0)
+    for policy, now, action in (
+        (patient, 80.0, "warn"),
+        (patient, 80.1, "restart"),
+        (replace(POLICY, suspended_after=None), 9000.0, "warn"),
+    ):
+        verdict = judge(stopped, policy, now)
+        assert (verdict.state, verdict.action) == ("suspended", action)
+
+
+def test_a_debugger_s_session_is_never_ended() -> None:
+    """However long it holds a worker."""
+    verdict = judge(beat(READY, 50.0).looked(suspended=True, traced=True), POLICY, 9000.0)
     assert (verdict.state, verdict.action) == ("suspended", "warn")
+    assert "debugger" in verdict.reason
 
 
 def test_no_progress_is_told_from_silence() -> None:

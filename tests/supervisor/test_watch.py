@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.config import LivenessConfig
-from supervisor.watch import MB, Limits, idle_beats, is_stopped, liveness_policy, memory_of, over_limit
+from supervisor.watch import MB, Limits, idle_beats, liveness_policy, memory_of, over_limit, stopped_by
 from tests.systems import hold
 
 
@@ -43,9 +43,11 @@ def test_an_idle_worker_beats_several_times_in_a_silence(silence: float) -> None
 
 
 def test_the_policy_is_what_the_file_says() -> None:
-    """And 0 seconds of no progress mean that nobody is ever ended for that."""
-    policy = liveness_policy(LivenessConfig(start_grace=3.0, silence=2.0, no_progress=0.0))
-    assert (policy.start_grace, policy.silent_after, policy.no_progress_after) == (3.0, 2.0, None)
+    """And 0 seconds of no progress, or of being stopped, mean that nobody is ever ended for that."""
+    policy = liveness_policy(LivenessConfig(start_grace=3.0, silence=2.0, suspended=0.0, no_progress=0.0))
+    assert (policy.start_grace, policy.silent_after) == (3.0, 2.0)
+    assert (policy.suspended_after, policy.no_progress_after) == (None, None)
+    assert liveness_policy(LivenessConfig(suspended=9.0)).suspended_after == 9.0
 
 
 def test_memory_counts_the_whole_tree_and_a_dead_process_nothing() -> None:
@@ -71,8 +73,8 @@ def test_a_stopped_process_is_told_from_a_running_one() -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert not is_stopped(process.pid)
+        assert stopped_by(process.pid) is None
         hold(process.pid)
-        assert is_stopped(process.pid)
+        assert stopped_by(process.pid) == "signal"
         process.kill()
-    assert not is_stopped(process.pid)
+    assert stopped_by(process.pid) is None

@@ -69,8 +69,9 @@ async def run(
     why = ""
     out: deque[bytes] = deque()
     err: deque[bytes] = deque()
-    # A group of its own within our session: if we die, who ends our tree ends this too.
-    process = await spawn(command, stdout=PIPE, stderr=PIPE, cwd=cwd, env=env, session=False)
+    # A group of its own within our session: if we die, who ends our tree ends this too. One command runs at a time, so
+    # orphans that this worker has adopted are the command's.
+    process = await spawn(command, stdout=PIPE, stderr=PIPE, cwd=cwd, env=env, session=False, adopting=True)
     code = -1
     async with process, anyio.create_task_group() as readers:
         assert process.stdout is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -184,20 +184,25 @@ class Actor:
         )
         self.line.working_on(task.id, 0, self.policy.opening)
         say(self.policy.opening, 0, text, type="phase_start", summary={**about, "kind": task.message.kind})
-        finished, outcome = await self._worked(task, await self._context(say), say, about)
+        context = await self._context(say)
+        finished, outcome = await self._worked(task, context, say, about)
         summary = {**about, "result": outcome.result, "n": finished.n}
         detail = outcome.detail if outcome.result == "done" else f"waits for you: {outcome.detail}"
         say("done", 100, detail, type="phase_complete", summary=summary)
+        await self._patiently(lambda: self._read(context.news, task.head), "read")
         self.line.working_on("")
         counts = {name: count - before.get(name, 0) for name, count in self.line.counts().items()}
         self.line.report(Finished(task=task.id, head=finished.n, result=outcome.result, events=counts))
 
     async def _context(self, say: Callable[..., None]) -> Context:
         """Read what a cycle of this phase always reads, as of the claim."""
-        documents = {}
+        documents, news = {}, {}
         for name in self.policy.reads:
             documents[name] = await self.mailbox.look(name)
-        say("reading", 2, f"{len(documents)} documents")
+            if self.topology.document(name).role == "write":
+                news[name] = await self.mailbox.unread(name)
+        told = ", ".join(f"{len(new.reports)} in {name}" for name, new in news.items() if new.reports)
+        say("reading", 2, f"{len(documents)} documents" + (f"; new reports: {told}" if told else ""))
         return Context(
             phase=self.policy.key,
             epoch=self.assignment.epoch,
@@ -206,8 +211,14 @@ class Actor:
             mailbox=self.mailbox,
             say=say,
             documents=documents,
+            news=news,
             options=self.assignment.options,
         )
+
+    async def _read(self, documents: Iterable[str], head: int) -> None:
+        """What this cycle saw is no news for the next one; a cycle that was killed sees it again."""
+        for name in documents:
+            await self.mailbox.mark_read(name, head)
 
     async def _worked(
         self, task: Task, context: Context, say: Callable[..., None], about: Mapping[str, Any]

@@ -17,6 +17,8 @@ from docs_store.mailbox import AsyncMailbox
 from docs_store.messages import Outcome, Task
 
 if TYPE_CHECKING:
+    from docs_store.store import Unread
+
     from .trees import Trees
 
 Say = Callable[..., None]  # step, pct, detail, *, type, summary, data: what `Emitter.emit` takes after the phase
@@ -38,6 +40,7 @@ class Context:
     mailbox: AsyncMailbox
     say: Say
     documents: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # name → text and revision, as of the claim
+    news: Mapping[str, Unread] = field(default_factory=dict)  # of others' WRITE documents: since the last cycle
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -130,11 +130,15 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """What a document got since its reader last looked: messages posted into it, reports made in it, or a new text."""
+    """What a document got since its reader last looked: messages posted into it, reports made in it, or a new text.
+
+    `since` is the record up to which it had been read; 0 for a reader that never looked.
+    """
 
     messages: tuple[Message, ...] = ()
     reports: tuple[Report, ...] = ()
     changed: bool = False
+    since: int = 0
 
     def __bool__(self) -> bool:
         return self.changed
@@ -607,14 +611,14 @@ class Store:
         with self._mutex:
             state = self._state
             if state.documents.get(target.name, DocumentState()).n <= since:
-                return Unread()
+                return Unread(since=since)
             messages: list[Message] = []
             reports: list[Report] = []
             if target.role == "read":
                 messages = _since(state.index.received.get(target.phase or ""), state.messages, since)
             elif target.role == "write":
                 reports = _since(state.index.reports.get(target.phase or ""), state.finished, since)
-            return Unread(tuple(messages), tuple(reports), changed=True)
+            return Unread(tuple(messages), tuple(reports), changed=True, since=since)
 
     def mark_read(self, reader: str, document: str, n: int | None = None) -> None:
         """The reader has seen the document up to record n (the head). Kept beside the history, not in it."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from docs_store.messages import USER
 from supervisor.exits import Exit, UsageError
 from supervisor.status import first_line
 from supervisor.wording import clean
@@ -40,10 +41,16 @@ def show(
         str | None,
         typer.Option("--at", metavar="N|TIME", help="As it was after record N, or then: 2026-11-20T14:30, or 14:30."),
     ] = None,
+    new: Annotated[bool, typer.Option("--new", help="Only what came since you last asked so; now it is read.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print a document, as it is on record now or was after record N or at some time."""
+    """Print a document, as it is on record now or was after record N or at some time, or what is new in it."""
     session: Session = ctx.obj
+    if new and at is not None:
+        raise UsageError("--new is about now, --at about another time; use one of them")
+    if new:
+        _show_new(session, document, as_json=as_json)
+        return
     with opened(session, damaged=True) as found:
         name = document_name(found, document)
         n = found.store.head if at is None else record_at(found, at)
@@ -52,6 +59,39 @@ def show(
         say_json({"document": name, "record": n, "text": text})
     else:
         say(harmless(text.rstrip("\n")))
+
+
+def _show_new(session: Session, document: str, *, as_json: bool) -> None:
+    with opened(session) as found:
+        name = document_name(found, document)
+        unread, head = found.store.unread(USER, name), found.store.head
+        told = bool(unread.messages or unread.reports)
+        diff = []
+        if unread and not told:
+            before, after = (text_at(found, name, n) for n in (unread.since, head))
+            diff = _diff(name, before, after, unread.since, head)
+        found.store.mark_read(USER, name, head)
+    title = {phase.key: phase.title for phase in found.config.topology.phases}
+    lines = [
+        f"{when(m.at)}  {title.get(m.by, m.by.capitalize())}  {m.kind}: {first_line(m.text)}  ({m.id}, {m.status})"
+        for m in unread.messages
+    ]
+    lines += [f"{when(r.at)}  {title[r.phase]}  {r.result}: {first_line(r.detail)}  ({r.task})" for r in unread.reports]
+    if as_json:
+        messages = [
+            {"n": m.n, "at": m.at, "by": m.by, "id": m.id, "kind": m.kind, "text": m.text, "status": m.status}
+            for m in unread.messages
+        ]
+        reports = [
+            {"n": r.n, "at": r.at, "by": r.phase, "task": r.task, "result": r.result, "detail": r.detail}
+            for r in unread.reports
+        ]
+        changed = {"document": name, "since": unread.since, "to": head, "changed": unread.changed}
+        say_json({**changed, "messages": messages, "reports": reports, "diff": "\n".join(diff)})
+    elif lines or diff:
+        say(*(harmless(line) for line in lines or diff))
+    else:
+        say(f"Nothing is new in {name}.md since record {unread.since}.")
 
 
 @app.command()
@@ -121,10 +161,7 @@ def diff(
             last = [record.n for record, touched in history(found, until=end) if name in touched]
             older = last[-1] - 1 if last else 0
         before, after = text_at(found, name, older), text_at(found, name, end)
-    lines = difflib.unified_diff(
-        before.split("\n"), after.split("\n"), f"{name}.md@{older}", f"{name}.md@{end}", lineterm="", n=2
-    )
-    text = "\n".join(lines)
+    text = "\n".join(_diff(name, before, after, older, end))
     if as_json:
         say_json({"document": name, "from": older, "to": end, "diff": text})
     elif text:
@@ -242,6 +279,11 @@ def export_git(
         say_json({"folder": str(target), "commits": count})
     else:
         say(f"{target} has {count} commits; look with: git -C {target} log --stat")
+
+
+def _diff(name: str, before: str, after: str, older: int, newer: int) -> list[str]:
+    lines = before.split("\n"), after.split("\n")
+    return list(difflib.unified_diff(*lines, f"{name}.md@{older}", f"{name}.md@{newer}", lineterm="", n=2))
 
 
 def document_name(found: Opened, word: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from actors.actor import Actor, load_driver
 from actors.driver import Context
@@ -50,16 +51,16 @@ def assignment(tmp_path: Path, *, lockstep: bool = False) -> Assignment:
 
 @asynccontextmanager
 async def working(
-    tmp_path: Path, store: Store, driver: ProbeDriver, *, lockstep: bool = False
+    tmp_path: Path, store: Store, driver: ProbeDriver, *, lockstep: bool = False, epoch: int = 7
 ) -> AsyncIterator[RecordingLine]:
     """An actor at work, stopped in good order at the end."""
     line = RecordingLine()
     actor = Actor(
         policy=DEVELOPER,
         driver=driver,
-        mailbox=AsyncMailbox(Mailbox(Store.open(tmp_path / "crew", create=False), "developer", 7)),
+        mailbox=AsyncMailbox(Mailbox(Store.open(tmp_path / "crew", create=False), "developer", epoch)),
         line=line,
-        assignment=assignment(tmp_path, lockstep=lockstep),
+        assignment=replace(assignment(tmp_path, lockstep=lockstep), epoch=epoch),
         topology=DEFAULT,
     )
     async with anyio.create_task_group() as group:
@@ -212,6 +213,48 @@ async def test_a_cycle_reads_what_the_phase_always_reads(tmp_path: Path, store: 
     async with working(tmp_path, store, driver) as line:
         await line.heard(Finished)
     assert tuple(driver.contexts[0].documents) == DEVELOPER.reads
+
+
+async def test_a_cycle_is_told_what_others_reported_since_the_last_one(tmp_path: Path, store: Store) -> None:
+    """QA's report is news for the next cycle, the same after a kill and for a new worker, and not for the one after."""
+    news: list[list[str]] = []
+    begun = anyio.Event()
+
+    async def look(task: Task, context: Context) -> Outcome:
+        assert set(context.news) == {"QA_WRITE", "DEBUG_WRITE"}
+        news.append([report.detail for report in context.news["QA_WRITE"].reports])
+        if task.message.text == "killed once" and task.attempt == 1:
+            begun.set()
+            await anyio.sleep_forever()
+        return Outcome(result="done", detail="done")
+
+    def reported(what: str) -> None:
+        store.post("user", Draft(to="qa", kind="Review", text=what))
+        task = store.claim("qa", 1)
+        assert task is not None
+        store.finish("qa", 1, task, Outcome(result="done", detail=what))
+
+    def asked(what: str) -> None:
+        store.post("user", Draft(to="developer", kind="Fix", text=what))
+
+    store.start_epoch("qa", 1, died=False)
+    reported("the parser is fine")
+    asked("one")
+    async with working(tmp_path, store, ProbeDriver(look)) as line:
+        await line.heard(Idle)
+    assert [e["detail"] for e in line.emitter.events if e["step"] == "reading"] == [
+        "8 documents; new reports: 1 in QA_WRITE"
+    ]
+    reported("the lexer is not")
+    asked("killed once")
+    async with working(tmp_path, store, ProbeDriver(look)):
+        await begun.wait()
+    store.start_epoch("developer", 8, died=True)
+    store.start_epoch("developer", 9, died=False)
+    asked("another")
+    async with working(tmp_path, store, ProbeDriver(look), epoch=9) as line:
+        await line.heard(Idle)
+    assert news == [["the parser is fine"], ["the lexer is not"], ["the lexer is not"], []]
 
 
 def test_a_driver_is_found_by_its_dotted_path() -> None:

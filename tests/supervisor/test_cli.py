@@ -368,6 +368,26 @@ def test_the_history_of_a_document_can_be_read(cli: Cli) -> None:
     assert first in json.dumps(cli.json("docs", "trace", first))
 
 
+def test_what_is_new_in_a_document_is_told_once(cli: Cli) -> None:
+    """Messages of a READ document, the lines of any other; asked again, nothing is new, also from another process."""
+    assert cli("docs", "show", "QA_READ", "--new") == 0
+    first = cli.json("task", "one thing", "--to", "qa")["id"]
+    new = cli.json("docs", "show", "QA_READ", "--new")
+    assert [(message["id"], message["by"], message["status"]) for message in new["messages"]] == [
+        (first, "user", "open")
+    ]
+    assert not cli.json("docs", "show", "QA_READ", "--new")["changed"]
+    assert cli("docs", "show", "QA_READ", "--new") == 0
+    assert "Nothing is new in QA_READ.md" in cli.out
+    cli.json("task", "another\nthing", "--to", "qa")
+    assert cli("docs", "show", "QA_READ", "--new") == 0
+    assert cli.out.count("\n") == 1
+    assert "User  Review: another" in cli.out
+    assert "+# MASTER_PLAN" in cli.json("docs", "show", "MASTER_PLAN", "--new")["diff"]
+    assert cli("docs", "show", "QA_READ", "--new", "--at", "3") == 2
+    assert "use one of them" in cli.err
+
+
 def test_a_changed_history_is_found_and_named(cli: Cli) -> None:
     """`docs verify` names the record and ends with 1; others refuse to go on."""
     cli("task", "one thing", "--to", "qa")

@@ -11,6 +11,7 @@ import inspect
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 from docs_store.messages import KINDS, Draft, Kind, Message, Outcome, Task
@@ -96,9 +97,13 @@ def made(found: object, name: str) -> Driver:
 
 
 def policy_of(phase: str, topology: Topology, actor: object = None) -> Policy:
-    """The phase's policy: fixed for the four; for one of the user's own as its class says."""
-    if phase in POLICIES:
-        return POLICIES[phase]
+    """The phase's policy: fixed for the four, else as its class says; and what it is a reader of."""
+    policy = POLICIES[phase] if phase in POLICIES else _own_policy(phase, topology, actor)
+    more = tuple(d.name for d in topology.read_by(phase) if d.name not in policy.reads)
+    return replace(policy, reads=(*policy.reads, *more)) if more else policy
+
+
+def _own_policy(phase: str, topology: Topology, actor: object) -> Policy:
     own = topology.read_document(phase).name
     strategic = tuple(d.name for d in topology.documents if d.role == "strategic")
     reads = tuple(topology.document(name).name for name in getattr(actor, "reads", ()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
@@ -39,12 +40,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One phase: `key` is its name everywhere in code, `title` in messages to people, `prefix` in file names."""
+    """One phase: `key` is its name everywhere in code, `title` in messages to people, `prefix` in file names.
+
+    `readers` are the phases that look at its WRITE document in each of their cycles. It is no right: everybody may.
+    """
 
     key: str
     title: str
     prefix: str
     plans: bool = False  # may rewrite the strategic documents
+    readers: tuple[str, ...] = ()
 
 
 MASTER_PLAN = "MASTER_PLAN"
@@ -52,14 +57,27 @@ PRIMARY = "PRIMARY_OBJECTIVES"
 SECONDARY = "SECONDARY_OBJECTIVES"
 TERTIARY = "TERTIARY_OBJECTIVES"
 ARCHITECTURE = "ARCHITECTURE"
+_KEY = re.compile(r"[a-z][a-z0-9_-]{0,63}")  # it names files, too
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 STRATEGIC = (MASTER_PLAN, PRIMARY, SECONDARY, TERTIARY, ARCHITECTURE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """Which phases there are; their documents follow from that."""
+    """Which phases there are; their documents follow from that. ValueError names everything that cannot be so."""
 
     phases: tuple[Phase, ...]
+
+    def __post_init__(self) -> None:
+        wrong = list(_contradictions(self.phases))
+        if wrong:
+            raise ValueError(f"these phases contradict each other: {'; '.join(wrong)}")
+
+    def read_by(self, phase: str) -> tuple[Document, ...]:
+        """The WRITE documents of others that the phase looks at: all, if it plans, else those that name it a reader."""
+        reader = self.phase(phase)
+        others = (other for other in self.phases if other.key != phase)
+        return tuple(self.write_document(other.key) for other in others if reader.plans or phase in other.readers)
 
     @property
     def documents(self) -> tuple[Document, ...]:
@@ -113,7 +131,28 @@ def from_data(data: Mapping[str, Any]) -> Topology:
     """The topology that `as_data` wrote; the default one for an empty mapping."""
     if not data:
         return DEFAULT
-    return Topology(phases=tuple(Phase(**phase) for phase in data["phases"]))
+    phases = (Phase(**{**phase, "readers": tuple(phase.get("readers", ()))}) for phase in data["phases"])
+    return Topology(phases=tuple(phases))
+
+
+def _contradictions(phases: Sequence[Phase]) -> Iterator[str]:
+    keys = [phase.key for phase in phases]
+    files: dict[str, str] = {}
+    for at, phase in enumerate(phases):
+        if phase.key in (USER, SUPERVISOR) or not _KEY.fullmatch(phase.key):
+            yield f"{phase.key!r} cannot be a phase's key"
+        if phase.key in keys[:at]:
+            yield f"there are two phases {phase.key}"
+            continue
+        if not _PREFIX.fullmatch(phase.prefix):
+            yield f"{phase.prefix!r} of {phase.key} cannot begin a file's name"
+        elif (owner := files.setdefault(phase.prefix.casefold(), phase.key)) != phase.key:  # as some file systems do
+            yield f"{phase.prefix}_READ.md would belong to {owner} and to {phase.key}"
+        for reader in phase.readers:
+            if reader not in keys:
+                yield f"{phase.key} is read by {reader}, which is no phase"
+            elif reader == phase.key:
+                yield f"{phase.key} is its own reader"
 
 
 def _named(name: str, pairs: Iterable[tuple[str, T]], what: str) -> T:

@@ -10,8 +10,8 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -339,6 +339,7 @@ PHASE: Mapping[str, Check] = {
 OWN_PHASE: Mapping[str, Check] = {
     **PHASE,
     "assess": yes_or_no,
+    "readers": strings,
     "title": text(r"\S(.{0,38}\S)?", "a short name in quotes, as people read it"),
     "prefix": text(r"[A-Z][A-Z0-9_]{0,30}", 'capitals in quotes such as "SECURITY" (for SECURITY_READ.md)'),
 }
@@ -451,9 +452,20 @@ class _Reader:
             if other != key:  # "(from …)" in the documents must say who it was
                 self.wrong((*path, "title"), f"is how {other} is called already; choose another title")
                 continue
-            own.append(Phase(key=key, title=title, prefix=prefix))
+            own.append(Phase(key=key, title=title, prefix=prefix, readers=tuple(values.pop("readers", ()))))
             configs[key] = PhaseConfig(**{"key": key, "assess": True, **values})
+        own = [replace(phase, readers=self.readers(phase, configs)) for phase in own]
         return configs, Topology(phases=(*DEFAULT.phases, *own)) if own else DEFAULT
+
+    def readers(self, phase: Phase, known: Collection[str]) -> tuple[str, ...]:
+        """Those phases named as its document's readers that can be; the others are noted."""
+        path = ("phases", phase.key, "readers")
+        for reader in phase.readers:
+            if reader == phase.key:
+                self.wrong(path, "names the phase itself; its readers are others")
+            elif reader not in known:
+                self.wrong(path, f"there is no phase {reader!r}{_meant(reader, tuple(known))}")
+        return tuple(reader for reader in phase.readers if reader in known and reader != phase.key)
 
     def section(self, parent: Mapping[str, Any], path: Path, checks: Mapping[str, Check]) -> dict[str, Any]:
         """The values of one table that pass; what does not is noted."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from actors.own import ActorError, find, policy_of, require_usable
 from actors.phases import QA, OutOfPolicyError
 from actors.testing import rehearse
 from actors.trees import Trees
-from docs_store.topology import DEFAULT, Phase, Topology
+from docs_store.topology import DEFAULT, Phase, Topology, as_data, from_data
 
 OWN = Topology(phases=(*DEFAULT.phases, Phase(key="security", title="Security", prefix="SECURITY")))
 GOOD = """
@@ -110,6 +112,16 @@ def test_the_policy_of_the_four_is_fixed(written: Path) -> None:
     write(written, "mine2", GOOD.replace("async def", "reads = ('MASTER_PLAN',)\n        async def"))
     with pytest.raises(ActorError, match="what qa reads and whom it tells is fixed"):
         require_usable(find("mine2:Mine"), "mine2:Mine", "qa", OWN)
+
+
+def test_a_cycle_reads_the_documents_whose_reader_its_phase_is() -> None:
+    """Planning reads what everybody writes; the others what names them as `readers`, too."""
+    security = replace(OWN.phase("security"), readers=("qa",))
+    topology = Topology(phases=(*DEFAULT.phases, security))
+    assert policy_of("qa", topology).reads == (*QA.reads, "SECURITY_WRITE")
+    assert policy_of("planning", topology).reads[-1] == "SECURITY_WRITE"
+    assert "SECURITY_WRITE" not in policy_of("developer", topology).reads
+    assert policy_of("qa", from_data(json.loads(json.dumps(as_data(topology))))) == policy_of("qa", topology)
 
 
 def test_a_phase_of_the_users_own_has_a_policy() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from docs_store.messages import SUPERVISOR, USER
-from docs_store.topology import DEFAULT, STRATEGIC, Document, Operation
+from docs_store.topology import DEFAULT, STRATEGIC, Document, Operation, Phase, Topology, as_data, from_data
 
 PHASES = ("planning", "developer", "qa", "debugging")
 PREFIX = {"planning": "PLANNING", "developer": "DEVELOPER", "qa": "QA", "debugging": "DEBUG"}
@@ -45,6 +47,41 @@ def test_there_are_thirteen() -> None:
         "SECONDARY_OBJECTIVES.md",
         "TERTIARY_OBJECTIVES.md",
         "ARCHITECTURE.md",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phases", "said"),
+    [
+        ([Phase(key="a", title="A", prefix="A"), Phase(key="a", title="B", prefix="B")], "two phases a"),
+        ([Phase(key="a", title="A", prefix="X"), Phase(key="b", title="B", prefix="x")], "belong to a and to b"),
+        ([Phase(key="user", title="A", prefix="A")], "'user' cannot be a phase's key"),
+        ([Phase(key="../a", title="A", prefix="A")], "cannot be a phase's key"),
+        ([Phase(key="a", title="A", prefix="../A")], "cannot begin a file's name"),
+        ([Phase(key="a", title="A", prefix="A", readers=("b",))], "read by b, which is no phase"),
+        ([Phase(key="a", title="A", prefix="A", readers=("a",))], "its own reader"),
+    ],
+)
+def test_phases_that_contradict_each_other_are_refused(phases: list[Phase], said: str) -> None:
+    """Before any document is made of them, and with everything that is wrong."""
+    with pytest.raises(ValueError, match=said):
+        Topology(phases=tuple(phases))
+    with pytest.raises(ValueError, match=f"'supervisor' cannot be.*{said}"):
+        Topology(phases=(Phase(key="supervisor", title="S", prefix="S"), *phases))
+
+
+def test_who_plans_reads_what_everybody_writes() -> None:
+    """The others read what names them as readers; that it came by JSON makes no difference."""
+    audit = Phase(key="audit", title="Audit", prefix="AUDIT", readers=("qa",))
+    topology = from_data(json.loads(json.dumps(as_data(Topology(phases=(*DEFAULT.phases, audit))))))
+    assert topology.phase("audit") == audit
+    assert [document.name for document in topology.read_by("qa")] == ["AUDIT_WRITE"]
+    assert topology.read_by("developer") == ()
+    assert [document.name for document in topology.read_by("planning")] == [
+        "DEVELOPER_WRITE",
+        "QA_WRITE",
+        "DEBUG_WRITE",
+        "AUDIT_WRITE",
     ]
 
 

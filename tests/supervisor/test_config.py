@@ -166,6 +166,12 @@ def test_a_phase_of_the_users_own_joins_the_topology() -> None:
     assert config.commands() == ("phases.security.actor = my_pkg.security:SecurityActor",)
 
 
+def test_a_phase_may_be_read_by_one_that_comes_later() -> None:
+    """Its readers are looked at once all phases are known."""
+    more = '[phases.audit]\nactor = "a:B"\nreaders = ["qa", "review"]\n[phases.review]\nactor = "a:B"\n'
+    assert parse(more).topology.phase("audit").readers == ("qa", "review")
+
+
 @pytest.mark.parametrize(
     ("table", "where"),
     [
@@ -174,6 +180,9 @@ def test_a_phase_of_the_users_own_joins_the_topology() -> None:
         ('[phases.audit]\nactor = "a:B"\n[phases.review]\nactor = "a:B"\ntitle = "Audit"\n', "phases.review.title"),
         ('[phases.audit]\nactor = "a:B"\nprefix = "DEBUG"\n', "phases.audit.prefix"),
         ('[phases.supervisor]\nactor = "a:B"\n', "phases.supervisor"),
+        ('[phases.audit]\nactor = "a:B"\nreaders = ["qa", "auditor"]\n', "phases.audit.readers"),
+        ('[phases.audit]\nactor = "a:B"\nreaders = ["audit"]\n', "phases.audit.readers"),
+        ('[phases.qa]\nreaders = ["planning"]\n', "phases.qa.readers"),
     ],
 )
 def test_phases_that_could_be_taken_for_each_other_are_refused(table: str, where: str) -> None:

@@ -44,7 +44,7 @@ from ipc.emitter import Emitter
 from .driver import Context, Driver
 from .finishing import Overtaken, finish
 from .modes import Chosen
-from .own import find, made, policy_of, require_usable
+from .own import find, is_loop, made, policy_of, require_usable
 from .phases import OutOfPolicyError, Policy
 from .trees import Trees
 
@@ -330,8 +330,8 @@ async def main(line: Line, assignment: Assignment) -> None:
     await actor.run()
 
 
-def own_driver(name: str, phase: str, topology: Topology) -> Driver:
-    """An object of the user's class. Raises `ActorError` with what is wrong with it."""
+def own_driver(name: str, phase: str, topology: Topology) -> Driver | None:
+    """An object of the user's class; None for a loop that calls this one. `ActorError` says what is wrong with it."""
     found = find(name)
     require_usable(found, name, phase, topology)
-    return made(found, name)
+    return None if is_loop(found) else made(found, name)

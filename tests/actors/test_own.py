@@ -105,6 +105,12 @@ def test_what_is_wrong_with_a_class_is_said_at_once(written: Path, text: str, sa
         own_driver("m:Mine", "security", OWN)
 
 
+def test_a_loop_may_call_the_usual_one(written: Path) -> None:
+    """What replaces the whole loop is no driver, so the usual loop, called from it, works with the configured one."""
+    write(written, "m", "async def main(line, assignment): ...")
+    assert own_driver("m:main", "qa", OWN) is None
+
+
 def test_the_policy_of_the_four_is_fixed(written: Path) -> None:
     """A class for QA gets QA's policy; one that brings its own is refused rather than ignored."""
     write(written, "mine1", GOOD)

@@ -73,7 +73,6 @@ class Ack(Down, frozen=True, kw_only=True):
 
     durable: int
     received: int = 0
-    credits: int = 0
     gap: int | None = None
 
 

@@ -49,7 +49,7 @@ _MOST_LOOSE = 4096  # progress events kept while nobody takes them
 _MOST_UNCOALESCED = 200_000  # the same where nothing is coalesced
 _MOST_LOOSE_BYTES = 32 * 1024 * 1024
 _POLL = (0.002, 0.1)  # seconds between empty offers: first, longest
-_FULL = 0.005  # seconds before an inbox that was full is tried again
+_FULL = (0.005, 0.1)  # seconds before an inbox that is full is asked again: first, longest
 _RESEND = (1.0, 16.0)  # seconds without news before everything is sent again: first, longest
 _PROBE = (1.0, 30.0)  # seconds before a broken queue is tried again: first, longest
 _SMALL_TEXT = 512
@@ -164,6 +164,8 @@ class Emitter:
         self._resend = _RESEND[0]
         self._poll = _POLL[0]
         self._poll_at = 0.0
+        self._credits = 1  # room for more, as far as was said
+        self._full = _FULL[0]
         self._retry_at = 0.0
         self._probe = _PROBE[0]
         self._probe_at: float | None = None
@@ -462,6 +464,8 @@ class Emitter:
                 self._drained.notify_all()
             if wait == 0 or self._news or self._heard:
                 return
+            if self._retry_at > now:  # until then nobody rings
+                wait = self._retry_at - now if wait is None else min(wait, self._retry_at - now)
             open_ = self._transport is not Transport.SPOOL and now >= self._retry_at and self._window_open()
             if open_ and self._gathered:
                 return
@@ -555,7 +559,7 @@ class Emitter:
             _log.info("events of %s go by %s now: %s", self._worker, transport.value, why)
         self._transport = transport
         self._send_again(above=self._durable)
-        self._poll, self._retry_at = _POLL[0], 0.0
+        self._poll, self._full, self._credits, self._retry_at = _POLL[0], _FULL[0], 1, 0.0
 
     def _fall_back(self, cause: str, *, markers: bool = False) -> None:
         """The queue is of no use at present; with `markers`: what failed is stdout, so that nothing is left."""
@@ -616,22 +620,20 @@ class Emitter:
     def _feed_queue(self, generation: int) -> float | None:
         """One offer if there is a reason; then how long there is nothing to do."""
         now = time.monotonic()
-        ready = now >= self._retry_at and self._window_open()
-        batch = self._next_batch(_BATCH_EVENTS, _BATCH_BYTES) if ready else []
+        more = bool(self._backlog.unsent or self._gathered)
+        batch: list[Lot] = []
+        if more and self._credits and now >= self._retry_at and self._window_open():
+            batch = self._next_batch(_BATCH_EVENTS, _BATCH_BYTES)
         if batch:
             self._poll_at = 0.0
             frame = self._encode(batch)
-        elif self._backlog.sent or (self._retry_at > now and self._backlog.unsent):
-            at = max(self._poll_at, self._retry_at) if self._backlog.unsent else self._poll_at
-            if not at:
-                self._poll_at = at = now + self._poll
-            if now < at:
-                return at - now
+        else:
+            at = self._ask_at(now, more=more)
+            if at is None or now < at:
+                return None if at is None else at - now
             self._poll = min(self._poll * 2, _POLL[1])
             self._poll_at = now + self._poll
             frame = b""
-        else:
-            return None
         self._calls()
         try:
             reply = Reply(*self._proxy.call("offer", self._worker, self._epoch, frame))
@@ -646,10 +648,21 @@ class Emitter:
             return None
         if batch and reply.status == "taken":
             self._was_sent(batch)
-        elif batch:
-            self._retry_at = time.monotonic() + _FULL
+            self._full = _FULL[0]
+        self._credits = reply.credits if reply.status == "taken" else 0
+        if not self._credits:
+            self._retry_at = time.monotonic() + self._full
+            self._full = min(self._full * 2, _FULL[1])
         self._hear(reply.durable, reply.gap)
-        return 0 if batch and reply.status == "taken" else _FULL if batch else 0
+        return 0
+
+    def _ask_at(self, now: float, *, more: bool) -> float | None:
+        """When to offer nothing, so as to hear how things stand; None if there is nothing to hear."""
+        times = [self._retry_at] if more and not self._credits else []
+        if self._backlog.sent:
+            self._poll_at = self._poll_at or now + self._poll
+            times.append(self._poll_at)
+        return min(times, default=None)
 
     def _closed_there(self) -> None:
         """This epoch is not known there (any more): only a new address or mode could change that."""

@@ -59,15 +59,17 @@ _log = logging.getLogger("ipc.queue")
 
 
 class Reply(NamedTuple):
-    """What an offer is answered with: see `control.Ack` for the middle four.
+    """What an offer is answered with: see `control.Ack` for `durable`, `received` and `gap`.
 
     `status` is "taken", "full" (offer again later) or "closed" (this epoch's events are no longer taken here).
+    `credits` says how much room is left: at 0 an emitter offers no frame, but asks with empty offers until there is
+    some.
     """
 
     status: str
     durable: int = 0
     received: int = 0
-    credits: int = 0
+    credits: int = 1
     gap: int | None = None
 
 
@@ -582,9 +584,9 @@ class ManagedQueue(EventQueue):
             durable = self.receiver.durable(offer.worker, offer.epoch)
             room = self.maxsize - self.qsize()
             if not offer.frame:
-                return Reply("taken", durable, durable, room)
+                return Reply("taken", durable, durable, max(room, 0))
             if room <= 0:
-                return Reply("full", durable, durable)
+                return Reply("full", durable, durable, 0)
             received = self.receiver.frame(offer.frame, room=room)
             with self.mutex:  # beyond the size if somebody was quicker: a server's thread must not wait
                 self.queue.extend((_droppable(event, None), event) for event in received.events)
@@ -593,7 +595,7 @@ class ManagedQueue(EventQueue):
         if received.events:
             self.woken()
         status = "taken" if received.whole else "full"
-        return Reply(status, received.durable, received.durable, room - len(received.events), received.gap)
+        return Reply(status, received.durable, received.durable, max(room - len(received.events), 0), received.gap)
 
     def __enter__(self) -> Self:
         return self

@@ -435,7 +435,7 @@ def _merge(waiting: control.Down, message: control.Down) -> control.Down:
     match waiting, message:
         case control.Ack(gap=int() as gap), control.Ack(gap=None):
             return control.Ack(
-                durable=message.durable, received=message.received, credits=message.credits, gap=gap
+                durable=message.durable, received=message.received, gap=gap
             )  # at worst something is sent again
         case control.Bell(head=old), control.Bell(head=new):
             return control.Bell(head=max(old, new))

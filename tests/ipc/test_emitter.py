@@ -193,6 +193,38 @@ def test_the_oldest_progress_goes_first(side: Side, make: Callable[..., Emitter]
     assert emitter.statistics().dropped + len(side.events) == 30_000
 
 
+def test_without_credits_nothing_is_offered(side: Side, make: Callable[..., Emitter]) -> None:
+    """Told that there is no room for more, an emitter asks with empty offers, and sends when there is some again."""
+    frames: list[int] = []
+    asked: list[Offer] = []
+    room = threading.Event()
+
+    def answer(offer: Offer) -> Reply | None:
+        if offer.frame:
+            frames.append(len(decode_header(offer.frame).metas))
+        elif frames and not room.is_set():
+            asked.append(offer)
+        if room.is_set():
+            return None
+        if offer.frame:
+            side.events += side.receiver.frame(offer.frame).events
+        durable = side.receiver.durable("qa", 1)
+        return Reply("taken", durable, durable, 0)
+
+    side.verdict = answer
+    emitter = make()
+    emitter.emit("qa", "x", type="finding", detail="0")
+    until(lambda: len(frames) == 1)
+    for i in range(1, 5):
+        emitter.emit("qa", "x", type="finding", detail=str(i))
+    until(lambda: len(asked) > 3)
+    assert frames == [1]
+    room.set()
+    assert emitter.drain(10)
+    assert frames == [1, 4]
+    assert [e.detail for e in side.events] == [str(i) for i in range(5)]
+
+
 def test_a_gap_is_sent_again(side: Side, make: Callable[..., Emitter]) -> None:
     """A frame that the other side lost after taking it is sent again when it says Gap, or after silence."""
     lost: list[Offer] = []

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from ipc import control
-from ipc.events import ProgressEvent
-from ipc.frames import Meta, encode_batch, encode_event, fields_of
+from ipc.events import WELL_KNOWN_TYPES, ProgressEvent
+from ipc.frames import MOST_EVENT, Meta, encode_batch, encode_event, fields_of
 from ipc.markers import encode_marker, encode_unsigned
 from ipc.spool import Spool
 from supervisor.hub import Hub
@@ -64,6 +64,40 @@ print("drained", emitter.drain(15), file=sys.stderr, flush=True)
 print(emitter.statistics(), file=sys.stderr, flush=True)
 """
 
+EVERYTHING = """
+import sys, threading
+from pathlib import Path
+from ipc import control
+from ipc.emitter import Emitter
+from ipc.errors import EventTooLargeError
+from ipc.events import WELL_KNOWN_TYPES, ProgressEvent
+from ipc.frames import MOST_EVENT
+
+worker, epoch, nonce, folder, address, key, mode = sys.argv[1:8]
+print("ready", file=sys.stderr, flush=True)
+emitter = Emitter.for_worker(worker=worker, epoch=int(epoch), nonce=nonce, folder=Path(folder), address=address,
+                             key=key, marker_fd=1, mode=mode, coalesce=False)
+def listen():
+    for line in open(0, 'rb', buffering=0):
+        message = control.decode_down(line)
+        if isinstance(message, control.Ack):
+            emitter.ack(message)
+threading.Thread(target=listen, daemon=True).start()
+summary = {"files": ["a.py", "hä.py"], "n": 3, "ratio": 0.1, "none": None, "deep": {"ok": True}, 5: float("nan")}
+shot = bytes(range(256)) * 8000  # two million bytes and a few
+for n, type_ in enumerate(WELL_KNOWN_TYPES):
+    for step in ("", "scanning", "reading", "done", "ein Schritt \\u2192 \\x85 \\ud800"):
+        data = shot if (type_, step) == ("screenshot", "") else b"" if type_ == "screenshot" else None
+        emitter.emit_event(ProgressEvent(type_, "qa", step, n, "first\\nsecond\\r\\u2028", summary, data, 1e9 + n / 7))
+for type_ in ("screenshot", "progress"):
+    try:
+        emitter.emit("qa", "too large", type=type_, data=bytes(MOST_EVENT))
+    except EventTooLargeError as error:
+        print("refused", error, file=sys.stderr, flush=True)
+emitter.emit_event(ProgressEvent("log_entry", "qa", "last", timestamp=1.5))
+print("drained", emitter.drain(30), file=sys.stderr, flush=True)
+"""
+
 
 class Plane:
     """A pump with its journal, and what a crew would add: marker readers and acks."""
@@ -85,14 +119,16 @@ class Plane:
         if (worker, epoch) in self.workers:
             self.workers[worker, epoch].send(ack)
 
-    async def start(self, worker: str, epoch: int, *, count: int, pause: float = 0.0, mode: str = "queue") -> Worker:
+    async def start(
+        self, worker: str, epoch: int, *, count: int = 0, pause: float = 0.0, mode: str = "queue", code: str = WORKER
+    ) -> Worker:
         nonce = secrets.token_hex(16)
         folder = await self.pump.open_epoch(worker, epoch, nonce)
         child = Worker(self, worker, epoch)
         self.workers[worker, epoch] = child
         server = self.pump.server
         await child.spawn(
-            [worker, str(epoch), nonce, str(folder), server.address, server.key, mode, str(count), str(pause)]
+            code, [worker, str(epoch), nonce, str(folder), server.address, server.key, mode, str(count), str(pause)]
         )
         return child
 
@@ -110,11 +146,11 @@ class Worker:
         self.plane, self.worker, self.epoch = plane, worker, epoch
         self.said: list[str] = []
 
-    async def spawn(self, arguments: list[str]) -> None:
+    async def spawn(self, code: str, arguments: list[str]) -> None:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            WORKER,
+            code,
             *arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -205,6 +241,27 @@ async def test_everything_arrives_in_order(tmp_path: Path, mode: str) -> None:
         (entry,) = [e for e in plane.journal.reader.epochs() if e.worker == "qa"]
         assert entry.closed
         assert entry.stored + entry.marks.missed == 1000
+
+
+async def test_both_modes_leave_the_same_journal(tmp_path: Path) -> None:
+    """Every type, a screenshot of 2 MB, odd text: the same rows either way; what is too large is refused either way."""
+    journals, refusals = {}, {}
+    for mode in ("queue", "stdout"):
+        async with plane_in(tmp_path / mode) as plane:
+            child = await plane.start("qa", 1, mode=mode, code=EVERYTHING)
+            assert (await child.heard("drained")) == "drained True"
+            await child.end()
+            events = [event.as_json() for event in plane.events()]
+            assert {event.pop("transport") for event in events} == {mode}
+            for event in events:
+                del event["cursor"]  # it names the journal
+            journals[mode], refusals[mode] = events, [line for line in child.said if line.startswith("refused")]
+    assert journals["queue"] == journals["stdout"]
+    assert {event["type"] for event in journals["queue"]} == {*WELL_KNOWN_TYPES}
+    assert len(journals["queue"]) == 5 * len(WELL_KNOWN_TYPES) + 1
+    assert max(len(event["data"] or "") for event in journals["queue"]) > 2_000_000
+    assert refusals["queue"] == refusals["stdout"]
+    assert [f"{MOST_EVENT:,}" in line for line in refusals["queue"]] == [True, True]
 
 
 @pytest.mark.parametrize("mode", ["queue", "stdout"])

@@ -6,14 +6,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.e2e.conftest import Gates, Run, Shop, living
+from tests.e2e.conftest import LIMIT, Gates, Run, Shop, living
 from tests.e2e.test_flows import FEATURE, LINT, OBJECTIVE
-from tests.systems import KILLED, SIGKILL
+from tests.systems import KILLED, SIGKILL, hold, let_go
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 
@@ -169,3 +170,88 @@ def test_the_supervisor_killed(shop: Shop, undisturbed: Shop) -> None:
         k: v for k, v in undisturbed.files().items() if k != "tests/conftest.py"
     }
     assert completed(undisturbed) <= completed(shop)  # which has the second run's assessments beside them
+
+
+# QA's loop, which numbers what it says beside its work for as long as nobody hushes it.
+TALKING = '''
+    """A QA that talks all the time."""
+
+    import asyncio
+    from pathlib import Path
+
+    from actors.actor import main as usual
+
+
+    async def main(line, assignment):
+        async def talk():
+            said = 0
+            while not Path("../hush").exists():
+                said += 1
+                line.emitter.emit("qa", "counting", detail=str(said), type="log_entry")
+                Path("../said").write_text(str(said))
+                Path("../mode").write_text(line.emitter.mode)
+                await asyncio.sleep(0.02)
+
+        talking = asyncio.create_task(talk())
+        try:
+            await usual(line, assignment)
+        finally:
+            talking.cancel()
+'''
+
+
+def remove_listener(supervisor: psutil.Process) -> None:
+    """Take away the socket at which the queue is served, as a cleaner of temporary files would."""
+    served = [Path(str(c.laddr)) for c in supervisor.net_connections("unix") if "/psv-" in str(c.laddr)]
+    (address,) = {path for path in served if path.is_socket()}
+    address.unlink()
+
+
+@pytest.mark.only_on("posix", reason="a named pipe has no file to remove")
+def test_the_queue_taken_away_while_the_crew_works(shop: Shop, undisturbed: Shop) -> None:
+    """It does not answer: stdout, on record, and back. Its listener goes: a new one. Nothing lost, nothing twice."""
+    shop.write("talking_qa.py", TALKING)
+    shop.write(
+        "supervisor.toml",
+        '[ipc]\nrollout = 1.0\nmax_fallback_rate = 1.0\n[phases.qa]\nactor = "talking_qa:main"\n',
+    )
+    shop.say("trust")
+    mode = shop.root.parent / "mode"
+    gates = much_to_do(shop)
+    gates.close("qa")
+    with shop.watch() as run:
+        gates.inside("qa")
+        run.until(by("queue"))
+        supervisor = psutil.Process(shop.ask("status")["pid"])
+        hold(supervisor.pid)
+        wait_for(lambda: mode.read_text() == "stdout")
+        before = len(run.events)
+        let_go(supervisor.pid)
+        run.until(by("stdout"), after=before)
+        run.until(lambda e: e["step"] == "fallback" and e["phase"] == "qa", after=before)
+        wait_for(lambda: mode.read_text() == "queue")
+        before = len(run.events)
+        remove_listener(supervisor)
+        run.until(lambda e: e["step"] == "queue" and "new address" in e["detail"], after=before)
+        before = len(run.events)
+        run.until(by("queue"), after=before)
+        counts = shop.ask("status")["workers"]["qa"]
+        assert counts["fallbacks"] >= counts["returns"] >= 1
+        (shop.root.parent / "hush").touch()
+        gates.open("qa")
+        assert run.wait() == 0, run.told()
+    said = int((shop.root.parent / "said").read_text())
+    assert [int(e["detail"]) for e in shop.events() if e["step"] == "counting"] == list(range(1, said + 1))
+    check_once(shop)
+    assert completed(shop) == completed(undisturbed)
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def by(transport: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda event: event["step"] == "counting" and event["transport"] == transport

@@ -34,7 +34,9 @@ from .markdown import (
     unescape,
 )
 from .messages import (
+    APPLY,
     KINDS,
+    LEAVE,
     MOST_TEXT,
     PRIORITIES,
     SECTIONS,
@@ -437,13 +439,13 @@ class _Reading:
             did = {True: "ticked", False: "not ticked", None: "not there"}[says_it]
             marks.append(mark)
             told.append(f"{key} “{message.text.partition(chr(10))[0][:80]}” is {message.status} and there it is {did}")
-            wanted.append({"id": key, "says": says_it})
+            wanted.append({"id": key, "says": says_it, "seen": list(message.parts), "round": message.round})
         if not marks:
             return
         why = "takes back what an earlier save did" if self.before else "began as a version we do not know"
         words = f"A save of {self.document.file} {why}: {'; '.join(told[:10])}"
         words += f"; and {len(told) - 10} more" if len(told) > 10 else ""
-        words += ". Nothing of that was done; do it again in the present file if you mean it."
+        words += f". Nothing of that was done; answer '{APPLY}' if you mean it, '{LEAVE}' if not."
         self.questions.append(_question(self.document, state, words, marks, wanted))
 
     def ask(self, mark: str, words: str) -> None:
@@ -582,6 +584,7 @@ def _question(
         at=state.at,
         about=document.name,
         text=words,
+        options=(APPLY, LEAVE) if items else (),
         data={"document": document.name, "marks": list(marks), "items": list(items)},
     )
 

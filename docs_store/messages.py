@@ -278,9 +278,15 @@ class Limits:
     ageing: int = 100  # records that a message waits for one more level of priority
 
 
+APPLY, LEAVE = "apply", "leave"  # the options of a question about what a save did to items
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Something only the user can decide; shown by `inbox`, answered by `answer ID`."""
+    """Something only the user can decide; shown by `inbox`, answered by `answer ID`.
+
+    One about items (`data["items"]`: what the save says of each) is answered by `APPLY` or `LEAVE`.
+    """
 
     id: str
     n: int

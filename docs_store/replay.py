@@ -511,6 +511,8 @@ def _answer(step: _Step) -> None:
     question = step.state.questions.get(data["id"])
     if question is not None:
         step.state.questions[question.id] = replace(question, answered=True, answer=data["text"])
+        for effect in data.get("effects", ()):
+            _effect(step, effect, step.record.by)
         return
     message = step.state.messages[data["id"]]
     if Event.ANSWER in TRANSITIONS[message.status]:

@@ -37,6 +37,7 @@ from .errors import (
 from .history import Head, History
 from .lock import Lock
 from .messages import (
+    APPLY,
     KINDS,
     MOST_TEXT,
     PRIORITIES,
@@ -419,6 +420,7 @@ class Store:
     def answer(self, id: str, text: str, by: str = USER, *, part: str | None = None) -> int:  # noqa: A002
         """Answer a question, or a message that waits for a person: that opens again, with the text joined to it.
 
+        One about items of a document does what it asks about if the answer is `APPLY`, and nothing if it is `LEAVE`.
         `id` may be of a part. An open message takes the answer in; a closed one cannot be answered. Returns the record.
         """
         if by != USER:
@@ -430,7 +432,7 @@ class Store:
             question = state.questions.get(id)
             if question is not None and question.answered:
                 raise StoreError(f"{id} was answered already: {question.answer}")
-            target = id
+            target, effects = id, []
             if question is None:
                 message = self._message(id)
                 message = self._message(message.joined) if message.joined is not None else message
@@ -443,8 +445,20 @@ class Store:
                         "untick or restore it in its document, or post a new task"
                     )
                 target = message.id
+            elif question.data.get("items") and question.options:
+                text = text.strip().casefold()
+                if text not in question.options:
+                    raise InvalidMessageError(f"the answer to {id} is one of: {', '.join(question.options)}")
+                effects = [self._wanted(item) for item in question.data["items"]] if text == APPLY else []
             chosen = _checked_id(part) if part is not None else self._new_id(0)
-            return self._append(by, "answer", {"id": target, "text": text, "part": chosen}).n
+            return self._append(by, "answer", {"id": target, "text": text, "part": chosen, "effects": effects}).n
+
+    def _wanted(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """What a save says of an item that the user was asked about, as the effect that it has now."""
+        message = self._message(item["id"])
+        undo = "untick" if message.status is Status.DONE else "restore"
+        what = {True: "tick", False: undo, None: "delete"}[item["says"]]
+        return {"what": what, "id": message.id, "seen": list(item["seen"]), "round": item["round"]}
 
     def ask(self, question: Question) -> int:
         """Put a question to the user; one with a known id is there already."""

@@ -81,10 +81,11 @@ def answer(
     with opened(session, writes=True) as found:
         chosen = _one(found.store.state, message)
         record = found.store.answer(chosen, text)
+        asked = chosen in found.store.state.questions
     if as_json:
         say_json({"id": chosen, "record": record})
     else:
-        say(f"{chosen} is answered (record {record}); the crew goes on with it.")
+        say(f"{chosen} is answered (record {record})" + ("." if asked else "; the crew goes on with it."))
 
 
 def _one(state: State, beginning: str) -> str:

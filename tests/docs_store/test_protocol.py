@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from docs_store import Draft, Mailbox, Outcome, Store, Task, files
-from docs_store.errors import FencedError, NotAllowedError
+from docs_store.errors import FencedError, InvalidMessageError, NotAllowedError
 from docs_store.messages import SUPERVISOR, USER, Edit, Effect, Limits, Message, Status
 from docs_store.reconcile import STILL, STILL_SHORT, Reconciler
 from docs_store.topology import DEFAULT, Operation
@@ -316,6 +316,44 @@ def test_what_a_stale_buffer_takes_back_is_asked(crew: Crew) -> None:
         crew.settle()
     assert crew.message(known).status is Status.DONE
     assert [known in question.text for question in crew.store.waiting_for_user().questions] == [True]
+
+
+@pytest.mark.parametrize(("answer", "status"), [("apply", Status.OPEN), (" Leave", Status.DONE)])
+def test_the_answer_does_what_was_asked_about(crew: Crew, answer: str, status: Status) -> None:
+    """Taken back in a stale buffer: `apply` unticks it, `leave` does not; nobody asks again."""
+    known = crew.post()
+    crew.settle()
+    buffer = crew.text()
+    for text in (buffer.replace("- [ ]", "- [x]"), buffer):
+        crew.save(text)
+        crew.settle()
+    (question,) = crew.store.waiting_for_user().questions
+    with pytest.raises(InvalidMessageError, match="one of: apply, leave"):
+        crew.store.answer(question.id, "yes please")
+    crew.store.answer(question.id, answer)
+    crew.settle()
+    assert crew.message(known).status is status
+    assert ("- [ ]" in crew.text()) is (status is Status.OPEN)
+    assert not crew.store.waiting_for_user()
+    assert Store.open(crew.folder).state == crew.store.state
+    crew.save(buffer)
+    crew.settle()
+    assert not crew.store.waiting_for_user()
+
+
+def test_an_answer_closes_nothing_that_came_after_the_question(crew: Crew) -> None:
+    """What joined the item since he was asked about it stays open, whatever he answers."""
+    known = crew.post("look at it", thread="t")
+    crew.settle()
+    bare = "".join(line for line in crew.text().splitlines(keepends=True) if "<!-- rev:" not in line)
+    crew.save(bare.replace("- [ ]", "- [x]"))
+    crew.settle()
+    (question,) = crew.store.waiting_for_user().questions
+    crew.post("and at that", thread="t")
+    crew.store.answer(question.id, "apply")
+    assert crew.message(known).status is Status.OPEN
+    task = crew.claim()
+    assert [part.text for part in task.parts] == ["and at that"]
 
 
 @shows("without a marker ticks count")

@@ -87,7 +87,7 @@ def _lives(process: Process | None) -> bool:
 def restart(
     ctx: typer.Context,
     phase: Annotated[
-        str | None, typer.Argument(metavar="[PHASE]", help="Such as developer.", autocompletion=complete_phase)
+        str | None, typer.Argument(metavar="PHASE", help="Such as developer.", autocompletion=complete_phase)
     ] = None,
     *,
     every: Annotated[
@@ -157,9 +157,7 @@ def _tell(reply: Any, *, as_json: bool) -> None:
 
 def start(
     ctx: typer.Context,
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="The workspace; default: this folder's.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="The workspace; default: this folder's.")] = None,
     *,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="How long to wait until it is ready.")

@@ -26,9 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 def init(
     ctx: typer.Context,
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="The repository; default: this folder.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="The repository; default: this folder.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -59,9 +57,7 @@ def init(
 
 def run(
     ctx: typer.Context,
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="The workspace; default: this folder's.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="The workspace; default: this folder's.")] = None,
     *,
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="End when there is nothing left that the crew can do.")
@@ -94,9 +90,9 @@ def run(
 ) -> None:
     """Run the crew in the foreground, until Ctrl-C or, with --until-idle, until it has done what it can.
 
-    Exit codes: 0 done and approved by QA, 1 work remains or waits for you (supervisor inbox), 75 a supervisor is
-    running here already, 78 supervisor.toml has mistakes, 130 ended on request (Ctrl-C,
-    SIGTERM, supervisor stop).
+    Exit codes: 0 done and approved by QA; 1 work remains, or waits for you;
+    75 a supervisor is running here already; 78 supervisor.toml has mistakes;
+    130 ended on request (Ctrl-C, SIGTERM, supervisor stop).
     """
     if plain + as_json + quiet > 1:
         raise UsageError("--plain, --json and --quiet exclude each other; choose one")

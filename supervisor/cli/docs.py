@@ -97,7 +97,7 @@ def _show_new(session: Session, document: str, *, as_json: bool) -> None:
 @app.command()
 def log(
     ctx: typer.Context,
-    document: Annotated[str | None, typer.Argument(metavar="[DOCUMENT]", help="Only what touched this one.")] = None,
+    document: Annotated[str | None, typer.Argument(metavar="DOCUMENT", help="Only what touched this one.")] = None,
     *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="So many of the latest records.")] = 50,
     as_json: AsJson = False,
@@ -147,8 +147,8 @@ def gist(data: Any) -> str:
 def diff(
     ctx: typer.Context,
     document: Name,
-    older: Annotated[int | None, typer.Argument(metavar="[A]", help="Default: before the last change.")] = None,
-    newer: Annotated[int | None, typer.Argument(metavar="[B]", help="A record's number; default: now.")] = None,
+    older: Annotated[int | None, typer.Argument(metavar="A", help="Default: before the last change.")] = None,
+    newer: Annotated[int | None, typer.Argument(metavar="B", help="A record's number; default: now.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:

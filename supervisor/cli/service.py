@@ -56,6 +56,7 @@ def print_(
     system: System = False,
     user: User = "",
     credential: Credential = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print what a service manager or wrapper is to be given; changes nothing."""
     from supervisor.service import launchd, systemd, wrappers
@@ -68,7 +69,11 @@ def print_(
         Wrapper.winsw: wrappers.winsw,
         Wrapper.nssm: wrappers.nssm,
     }
-    text = texts[wrapper or _usual()](service)
+    made_for = wrapper or _usual()
+    text = texts[made_for](service)
+    if as_json:
+        say_json({"name": service.name, "wrapper": made_for.value, "text": text})
+        return
     say(*text.removesuffix("\n").split("\n"))
 
 

@@ -101,7 +101,7 @@ def _one(state: State, beginning: str) -> str:
 
 
 PhaseArgument = Annotated[
-    str | None, typer.Argument(metavar="[PHASE]", help="Default: all phases.", autocompletion=complete_phase)
+    str | None, typer.Argument(metavar="PHASE", help="Default: all phases.", autocompletion=complete_phase)
 ]
 
 
@@ -140,7 +140,7 @@ def _hold(session: Session, phase: str | None, *, paused: bool, as_json: bool) -
 
 def changes(
     ctx: typer.Context,
-    of: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Show this task's change as a diff.")] = None,
+    of: Annotated[str | None, typer.Argument(metavar="TASK", help="Show this task's change as a diff.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:

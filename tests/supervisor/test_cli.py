@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pygit2
 import pytest
+import typer
 
 from docs_store.errors import DamageError, LockBusyError, StoreUnavailableError
 from docs_store.messages import SUPERVISOR, Draft, Outcome, Question
@@ -596,3 +599,48 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     os.close(write)
     assert done.returncode in (0, 1)  # typer's own answer to a closed pipe is 1
     assert done.stderr == b""
+
+
+def every_command(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from every_command(inner, (*words, name))
+    else:
+        yield words, command
+
+
+EVERY = dict(every_command(typer.main.get_command(module.app)))
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_every_command_says_what_it_does_and_can_say_it_in_json(words: tuple[str, ...]) -> None:
+    """A sentence with an end for the command, and for each option and argument; `--json` on each."""
+    command = EVERY[words]
+    assert re.match(r"[A-Z].*\.", command.help or "", re.DOTALL), "no sentence"
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert "--json" in options
+    silent = [
+        parameter.name for parameter in command.params if not getattr(parameter, "help", "") and not parameter.hidden
+    ]
+    assert silent == [], "without a help text"
+
+
+def test_a_shell_completes_commands_and_phases(cli: Cli) -> None:
+    """By the script that `--show-completion` prints: the words that it would be given."""
+    assert cli("init") == 0
+
+    def completed(line: str) -> list[str]:
+        words = {"_SUPERVISOR_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("supervisor"))],
+            env={**os.environ, **words},
+            cwd=cli.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.split()
+
+    assert completed("supervisor rest") == ["restart"]
+    assert completed("supervisor restart de") == ["developer", "debugging"]
+    assert completed("supervisor rollout a") == ["advance"]

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -64,7 +64,8 @@ def run_workspace(options: RunOptions, view: View, *, config: Config | None = No
     with supervising(workspace), logging_to(workspace.logs, config.log, verbose=options.verbose):
         forget_old_epochs(workspace.logs)
         summary = anyio.run(_run, workspace, config, options, view)
-    view.close(summary)
+    with suppress(OSError, ValueError):  # nobody can read it any more; the crew has ended as it has
+        view.close(summary)
     return int(summary.exit)
 
 
@@ -253,13 +254,22 @@ def _signals(crew: Crew) -> Iterator[None]:
         numbers.append(signal.SIGBREAK)
     before = {number: signal.signal(number, arrived) for number in numbers}
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup said so
-        hung_up = arrived if sys.stdin.isatty() else lambda *_: loop_call(crew.hang_up)
+        hung_up = arrived if _has_terminal() else lambda *_: loop_call(crew.hang_up)
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hung_up)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal whose end would leave us behind; wherever stdin and stdout lead."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | getattr(os, "O_NOCTTY", 0)))
+    except OSError:
+        return False
+    return True
 
 
 def _threadsafe_caller() -> Callable[[Callable[[], None]], None]:

@@ -5,11 +5,13 @@ Commands parse, call and print; heavy modules are imported inside them, so that 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -95,7 +97,12 @@ def run_cli(arguments: Sequence[str]) -> int:
     """Run one command and say how it ended; every error becomes a sentence and a code of `Exit`."""
     try:
         code = _run(arguments)
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            _forget_stdout()  # the terminal is gone; what the command came to stands
     except BrokenPipeError:
         _forget_stdout()  # whoever read us has seen enough
         return Exit.DONE
@@ -105,7 +112,8 @@ def run_cli(arguments: Sequence[str]) -> int:
         if _verbosity(arguments) >= 2:
             traceback.print_exc()
         code, text = judged(error)
-        warn(f"supervisor: {harmless(text)}")
+        with suppress(OSError):  # where there is nobody left to read it, the code says enough
+            warn(f"supervisor: {harmless(text)}")
     return code
 
 

@@ -95,6 +95,7 @@ app.add_typer(docs.app, name="docs", rich_help_panel=LOOKING)
 
 def run_cli(arguments: Sequence[str]) -> int:
     """Run one command and say how it ended; every error becomes a sentence and a code of `Exit`."""
+    _lend_streams()
     try:
         code = _run(arguments)
         try:
@@ -160,6 +161,13 @@ def _verbosity(arguments: Sequence[str]) -> int:
     """How often -v was given, as far as can be told without the parser, which may be what failed."""
     short = sum(len(word) - 1 for word in arguments if word.startswith("-v") and set(word[1:]) == {"v"})
     return short + sum(word == "--verbose" for word in arguments)
+
+
+def _lend_streams() -> None:
+    """A program without a console (a service, pythonw.exe) has no streams at all: what it says goes nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to our end
 
 
 def _forget_stdout() -> None:

@@ -26,7 +26,8 @@ from supervisor.control.client import find_running
 from supervisor.exits import Exit, UserError
 from supervisor.workspace import Workspace, find
 
-from .definition import RESTART_AFTER, START_WITHIN, STOP_WITHIN, Service, is_retried
+from .definition import START_WITHIN, STOP_WITHIN, Service
+from .hosting import ACCEPTED, Ended, ended, is_end, recovery
 from .installed import ServiceError, State, Status
 
 try:
@@ -41,7 +42,6 @@ STEP = 0.25  # seconds between two looks
 CHECKPOINT_EVERY = 1.0  # seconds between two signs of life to the manager while something is under way
 STALL = 15_000  # milliseconds until the manager may call us hung, from the last checkpoint
 BREAKAWAY_FREE = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP | 0x4  # 0x4: suspended
-ACCEPT_PRESHUTDOWN, CONTROL_PRESHUTDOWN = 0x100, 0xF
 FAILED = 1066  # ERROR_SERVICE_SPECIFIC_ERROR: the code beside it is ours
 NO_SUCH_SERVICE, NOT_ACTIVE, ALREADY_RUNNING, MARKED, EXISTS, DENIED = 1060, 1062, 1056, 1072, 1073, 5
 
@@ -66,8 +66,7 @@ class Host(win32serviceutil.ServiceFramework):  # type: ignore[misc]  # pywin32 
         self._state = win32service.SERVICE_START_PENDING
 
     def GetAcceptedControls(self) -> int:  # noqa: N802 - pywin32's name
-        accepted: int = win32service.SERVICE_ACCEPT_STOP | win32service.SERVICE_ACCEPT_SHUTDOWN | ACCEPT_PRESHUTDOWN
-        return accepted
+        return ACCEPTED
 
     def SvcStop(self) -> None:  # noqa: N802
         self._report(win32service.SERVICE_STOP_PENDING)
@@ -77,7 +76,7 @@ class Host(win32serviceutil.ServiceFramework):  # type: ignore[misc]  # pywin32 
         self.SvcStop()
 
     def SvcOtherEx(self, control: int, _event: int, _data: Any) -> None:  # noqa: N802
-        if control == CONTROL_PRESHUTDOWN:
+        if is_end(control):
             self.SvcStop()
 
     def SvcInterrogate(self) -> None:  # noqa: N802
@@ -86,33 +85,31 @@ class Host(win32serviceutil.ServiceFramework):  # type: ignore[misc]  # pywin32 
     def SvcRun(self) -> None:  # noqa: N802
         """Called by pywin32 in the service's main thread; the service is over when this returns."""
         self._report(win32service.SERVICE_START_PENDING)
-        code, why = self._host()
-        if why:
-            servicemanager.LogErrorMsg(f"{self._svc_name_}: {why}")
-        failed = is_retried(code)
+        end = self._host()
+        if end.why:
+            servicemanager.LogErrorMsg(f"{self._svc_name_}: {end.why}")
         self.ReportServiceStatus(
-            win32service.SERVICE_STOPPED, win32ExitCode=FAILED if failed else 0, svcExitCode=code if failed else 0
+            win32service.SERVICE_STOPPED,
+            win32ExitCode=FAILED if end.is_error else 0,
+            svcExitCode=end.code if end.is_error else 0,
         )
 
     def _report(self, state: int) -> None:
+        """With a checkpoint that the framework makes a higher one each time: a sign of life."""
         self._state = state
         self.ReportServiceStatus(state, waitHint=STALL)
 
-    def _host(self) -> tuple[int, str]:
-        """Run the crew; its exit code, and what the event log should say about that."""
-        with (self.workspace.logs / "service.log").open("ab") as log:
+    def _host(self) -> Ended:
+        """Run the crew to its end."""
+        file = self.workspace.logs / "service.log"
+        with file.open("ab") as log:
             job = job_object.JobObject()
             try:
                 child = _start(self.command, self.workspace, log.fileno(), job)
                 code = self._follow(child, job)
             finally:
                 job.close()
-        if code is None:
-            return int(Exit.INTERRUPTED), f"the crew did not end within {STOP_WITHIN} s and was ended; nothing is lost"
-        if code in (int(Exit.DONE), int(Exit.INTERRUPTED)) or self._stop.is_set():
-            return int(Exit.INTERRUPTED), ""
-        again = "is started again" if is_retried(code) else "is not started again: a person has to act first"
-        return code, f"supervisor run ended with {code} and {again}; see {self.workspace.logs / 'service.log'}"
+        return ended(code, asked=self._stop.is_set(), log=file)
 
     def _follow(self, child: subprocess.Popen[bytes], job: job_object.JobObject) -> int | None:
         """Until the crew has ended, by itself or because we were told; None if it had to be ended."""
@@ -219,8 +216,7 @@ class WindowsServices:
 
     @staticmethod
     def _configure(handle: Any, service: Service) -> None:
-        pause = RESTART_AFTER * 1000
-        actions = [(win32service.SC_ACTION_RESTART, pause * 2**turn) for turn in range(3)]
+        actions = [(win32service.SC_ACTION_RESTART, pause) for pause in recovery()]
         settings = (
             (win32service.SERVICE_CONFIG_DESCRIPTION, f"{service.description}: a crew of four on that repository"),
             (

@@ -581,6 +581,28 @@ def test_a_real_process_ends_with_the_same_codes(tmp_path: Path) -> None:
     assert b"Gr??e ?" in shown.stdout.replace(b"\xc3", b"?")
 
 
+def test_a_command_without_any_streams_works(tmp_path: Path) -> None:
+    """A program without a console has no streams at all: what is said goes nowhere, and the work is done."""
+    code = (
+        "import sys; sys.stdin = sys.stdout = sys.stderr = None\n"
+        "from supervisor.cli.main import run_cli\n"
+        "codes = [run_cli(['-C', sys.argv[1], *words])\n"
+        "         for words in (['init'], ['status'], ['docs', 'show', 'NOTHING'])]\n"
+        "open('codes', 'w').write(str([int(code) for code in codes]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(package).parent.parent)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (tmp_path / "codes").read_text() == "[0, 3, 2]"
+
+
 @pytest.mark.only_on("posix", reason="POSIX pipes")
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     """`supervisor docs show … | head` stays quiet."""

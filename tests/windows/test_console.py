@@ -104,6 +104,8 @@ def test_each_signal_that_windows_raises_is_heard(shop: Shop, name: str) -> None
         check_orderly(shop, process, workers)
     finally:
         end(process)
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 @pytest.mark.parametrize("encoding", ["cp437", "cp1252"])

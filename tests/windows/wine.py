@@ -37,7 +37,18 @@ ONLY_ELSEWHERE = ("blockbuster", "pexpect")  # test tools for POSIX
 ONLY_WINDOWS = ("colorama", "pywin32", "cffi")  # what the dependencies' markers ask for there
 SET_UP_WITHIN, RUN_WITHIN = 600, 1800  # seconds
 UNIT = ("tests/ipc", "tests/docs_store", "tests/actors", "tests/supervisor", "tests/test_architecture.py")
-E2E = "tests/e2e/test_flows.py::test_a_quiet_project_ends_at_once_and_is_approved"
+# Whole runs, each some times as long as elsewhere: flows, kills, both ends on request, bad input, the command line as
+# a client, and what only Windows has.
+WHOLE = (
+    "tests/windows",
+    "tests/e2e/test_stopping.py",
+    "tests/e2e/test_control.py",
+    "tests/e2e/test_kills.py::test_the_supervisor_killed",
+    "tests/e2e/test_flows.py::test_a_quiet_project_ends_at_once_and_is_approved",
+    "tests/e2e/test_flows.py::test_what_was_delivered_can_be_taken_back",
+    "tests/e2e/test_bad_input.py::test_no_git_and_no_git_program",
+    "tests/e2e/test_bad_input.py::test_files_that_cannot_be_read_as_python",
+)
 JOBS = "2"
 MOST_AGAIN = 20  # failed tests; more of them have a reason that another try will not mend
 LAST_WORDS = 5.0  # seconds for the rest of the output
@@ -242,19 +253,36 @@ def install_dependencies(windows: Windows) -> None:
 def test(windows: Windows) -> int:
     """The unit suites, a whole run, and a service's life; each says what it left out."""
     report = windows.cache / "report.xml"
+    ended = {
+        "unit suites": suite(windows, report, "not slow", UNIT),
+        "whole runs": suite(windows, report, "slow or not slow", WHOLE),
+        "a service's life": service(windows),
+    }
+    for what, code in ended.items():
+        say(f"{what}: {'passed' if code == 0 else f'failed ({code})'}")
+    return int(any(ended.values()))
+
+
+def suite(windows: Windows, report: Path, marks: str, tests: Sequence[str]) -> int:
+    """Run tests side by side, and what failed once more, alone; says how many were skipped, and why."""
     report.unlink(missing_ok=True)
-    common = ("-m", "pytest", "-q", "-p", "tests.windows.plan", "-m", "not slow", "--tb=short")
-    code = windows.run(*common, "-n", JOBS, f"--junit-xml={windows_path(report)}", *UNIT)
+    common = (
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.windows.plan",
+        "--tb=short",
+        "-o",
+        f"faulthandler_timeout={RUN_WITHIN}",
+    )
+    code = windows.run(*common, "-n", JOBS, f"--junit-xml={windows_path(report)}", "-m", marks, *tests)
+    say(left_out(report))
     failed = failures(report)
     if code == 1 and 0 < len(failed) <= MOST_AGAIN:
         say(f"{len(failed)} failed; once more, alone, without neighbours that take the processor")
-        code = windows.run(*common, *failed)
-    say(f"unit suites: {'passed' if code == 0 else f'failed ({code})'}; {left_out(report)}")
-    whole = windows.run(*common, E2E)
-    say(f"a whole run: {'passed' if whole == 0 else f'failed ({whole})'}")
-    life = service(windows)
-    say(f"a service's life: {'passed' if life == 0 else f'failed ({life})'}")
-    return int(any((code, whole, life)))
+        code = windows.run(*common, "-m", marks, *failed)
+    return code
 
 
 def failures(report: Path) -> list[str]:

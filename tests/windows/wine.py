@@ -126,6 +126,9 @@ def booted(windows: Windows) -> Iterator[None]:
         str(path) for path in (Path("/usr/lib/wine/wineserver"), Path("/usr/lib/wine/wineserver64")) if path.exists()
     )
     quiet = {"env": windows.environ(), "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    # The prefix is ours alone: whatever an interrupted run left there goes first.
+    subprocess.run([server, "-k"], **quiet, stderr=subprocess.DEVNULL, check=False)  # type: ignore[call-overload]
+    subprocess.run([server, "-w"], **quiet, stderr=subprocess.DEVNULL, check=False)  # type: ignore[call-overload]
     subprocess.run([server, "-p"], **quiet, stderr=subprocess.DEVNULL, check=True)  # type: ignore[call-overload]
     shell = subprocess.Popen([wine(), "explorer"], **quiet, stderr=subprocess.DEVNULL)  # type: ignore[call-overload]
     try:

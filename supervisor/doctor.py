@@ -6,19 +6,27 @@ Each check is a function from facts to a `Check`; the facts are gathered here, w
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import queue as queue_module
 import shutil
 import sqlite3
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from ipc.process import python_command
 
 from .config import Config
 from .exits import UserError
 from .workspace import NoWorkspaceError, Workspace, find, holder, require_writable
 
 LEAST_PYTHON = (3, 11)
+QUEUE_PATIENCE = 30.0  # seconds, on a machine that is busy
+ROUND_TRIP = "import ipc; ipc.deserialize_queue_from_env().put('there and back', timeout=10)"
 LEAST_FREE = 200 * 1024 * 1024  # bytes; trees, journal and history of a few days
 
 
@@ -42,6 +50,7 @@ def examine(folder: Path) -> tuple[Check, ...]:
         sqlite(sqlite3.sqlite_version_info),
         import_name(_installed(), Path(__file__)),
         *_tools(),
+        queue_round_trip(),
     ]
     try:
         workspace = find(folder)
@@ -79,6 +88,35 @@ def import_name(installed: frozenset[str], here: Path) -> Check:
             "use a virtual environment of its own for one of the two, then reinstall phase-supervisor",
         )
     return Check("import name", "ok", "no other distribution named supervisor")
+
+
+def queue_round_trip(environ: Mapping[str, str] = os.environ) -> Check:
+    """Whether another process could reach the queue that events travel by; without it the crew uses standard output."""
+    from ipc import create_queue, serialize_queue
+
+    fix = "the crew works all the same, by stdout; see the text, and whether something here forbids local sockets"
+    began = time.perf_counter()
+    try:
+        with create_queue(maxsize=1) as queue:
+            handed_over = {**environ, "AUDIT_QUEUE_KEY": serialize_queue(queue)[1]}
+            command, worker_environ = python_command()
+            done = subprocess.run(
+                [*command, "-P", "-c", ROUND_TRIP],
+                env={**handed_over, **worker_environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                capture_output=True,
+                text=True,
+                timeout=QUEUE_PATIENCE,
+                check=False,
+            )
+            if done.returncode:
+                said = done.stderr.strip().rpartition("\n")[2] or f"exit {done.returncode}"
+                return Check("queue", "warning", f"another process cannot use it: {said}", fix)
+            came = queue.get_nowait()
+    except (OSError, RuntimeError, subprocess.TimeoutExpired, queue_module.Empty) as error:
+        return Check("queue", "warning", f"no round trip: {type(error).__name__}: {error}", fix)
+    if came != "there and back":
+        return Check("queue", "warning", f"something else came out of it: {came!r:.100}", fix)
+    return Check("queue", "ok", f"there and back from another process in {time.perf_counter() - began:.1f} s")
 
 
 def disk(free: int, folder: Path) -> Check:

@@ -92,6 +92,7 @@ def test_whoever_comes_back_with_a_cursor_gets_each_event_once(api: tuple[Shop, 
     assert len(set(cursors)) == len(cursors)
 
 
+@pytest.mark.slow
 def test_everything_that_the_description_names_answers(api: tuple[Shop, Endpoint]) -> None:
     """Each GET of /openapi.json, asked of the crew itself and not of a stand-in."""
     _, endpoint = api

@@ -45,6 +45,7 @@ def test_a_phase_is_started_when_those_it_comes_after_are_ready_and_stopped_befo
     assert set(gone) == set(spawned) == {"planning", "developer", "qa", "debugging"}
 
 
+@pytest.mark.slow
 def test_one_that_was_given_up_is_waited_for_no_longer(shop: Shop) -> None:
     """The crew goes on without it, and so does whoever comes after it."""
     shop.write("fails.py", FAILS)

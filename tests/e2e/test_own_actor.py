@@ -62,6 +62,7 @@ def test_a_wrong_actor_ends_the_run_before_anything_starts(shop: Shop) -> None:
     assert not (shop.root / ".supervisor" / "journal.db").exists()
 
 
+@pytest.mark.slow
 def test_a_class_in_the_place_of_one_of_the_four(shop: Shop) -> None:
     """`[phases.debugging] actor = …` does the work of that phase, with its documents, rights and policy."""
     shop.write(

@@ -10,7 +10,18 @@ import pytest
 from supervisor import doctor
 from supervisor.bootstrap import init
 from supervisor.config import Config, parse
-from supervisor.doctor import LEAST_FREE, disk, documents, examine, import_name, interpreter, python, sqlite, trusted
+from supervisor.doctor import (
+    LEAST_FREE,
+    disk,
+    documents,
+    examine,
+    import_name,
+    interpreter,
+    python,
+    queue_round_trip,
+    sqlite,
+    trusted,
+)
 from supervisor.workspace import Workspace
 
 
@@ -52,6 +63,17 @@ def test_the_other_distribution_with_our_import_name_is_an_error() -> None:
     here = Path("x/supervisor/doctor.py")
     assert import_name(frozenset({"supervisor", "phase-supervisor"}), here).level == "error"
     assert import_name(frozenset({"phase-supervisor", "supervisor-checks"}), here).level == "ok"
+
+
+def test_the_queue_is_tried_by_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There and back; and what keeps it from that is said, as a warning: the crew has another way."""
+    assert queue_round_trip().level == "ok"
+    for code, said in (("raise SystemExit('no sockets here')", "no sockets here"), ("print()", "Empty")):
+        monkeypatch.setattr(doctor, "ROUND_TRIP", code)
+        found = queue_round_trip()
+        assert (found.level, said in found.text) == ("warning", True), found
+    monkeypatch.setattr(doctor, "ROUND_TRIP", "import ipc; ipc.deserialize_queue_from_env().put('another', timeout=10)")
+    assert "something else came out of it: 'another'" in queue_round_trip().text
 
 
 def test_a_disk_nearly_full_is_an_error() -> None:

@@ -142,17 +142,23 @@ class Crew:
                 if not self.plan.until_idle:
                     group.start_soon(self._watch_repository)
                 for seat in self.seats.values():
-                    if seat.config.after:
-                        seat.moving = True
-                        group.start_soon(self._seat_after, seat, seat.config.after)
-                    else:
-                        await self._seat_first(seat)
+                    seat.moving = True
+                group.start_soon(self._begin)
                 await self._own()
             finally:
                 await self._stop()
                 group.cancel_scope.cancel()
 
+    async def _begin(self) -> None:
+        """Fill the seats in their order; a large crew takes its time, and *stop* is heard meanwhile."""
+        for seat in self.seats.values():
+            if seat.config.after:
+                self._group.start_soon(self._seat_after, seat, seat.config.after)
+            else:
+                await self._seat_first(seat)
+
     async def _seat_first(self, seat: Seat) -> None:
+        seat.moving = False
         if self._may_start(seat) and not self._stopping:
             self._started.append(seat.key)
             await self.succession.seat(seat, died=False, reason="the run begins")

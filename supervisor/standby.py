@@ -3,11 +3,12 @@
 It starts, hands out and replaces them; what becomes of one that was taken is its taker's. A replacement starts only
 when the worker that was taken is ready or gone: until then the processor is that one's. Spares that die while nobody
 needs them are replaced too, but not in a storm: one that could not start, or the third that died, is not replaced
-before somebody asks for one.
+before somebody asks for one. Nor is a large crew a storm: only so many interpreters start at a time.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import anyio
@@ -18,6 +19,7 @@ from ipc.process import SpawnError
 from .child import Child, Exited, Fact
 
 MOST_DEATHS = 3  # of spares in a row that nobody had taken
+AT_ONCE = max(8, 4 * (os.cpu_count() or 1))  # workers that may be on their way to ready; the next one waits for one
 
 MakeChild = Callable[[Callable[[Fact], None]], Child]
 
@@ -29,12 +31,20 @@ class Standby:
     to the taker's. A spare is handed out once.
     """
 
-    def __init__(self, make: MakeChild, *, count: int = 1, failed: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(
+        self,
+        make: MakeChild,
+        *,
+        count: int = 1,
+        at_once: int = AT_ONCE,
+        failed: Callable[[str], None] = lambda _text: None,
+    ) -> None:
         """`failed` hears why spares could not start or died unasked, in a sentence."""
         if count < 0:
             raise ValueError(f"the number of spares must be 0 or more, not {count}")
         self._make = make
         self._count = count
+        self._at_once = at_once
         self._failed = failed
         self._spares: list[_Spare] = []
         self._group: anyio.abc.TaskGroup | None = None
@@ -66,19 +76,23 @@ class Standby:
                 self._group = None
 
     async def take(self, tell: Callable[[Fact], None]) -> Child:
-        """A worker for an assignment: a warm spare, else the one that is starting, else a new one.
+        """A worker for an assignment: a warm spare, else the one that is starting, else a new one, as soon as it may.
 
         Its facts go to `tell` from now on. Raises `ipc.process.SpawnError` if none can be started at all.
         """
         if self._group is None:
             raise RuntimeError("spares are kept only while `run` runs")
         self._deaths = 0
-        living = [spare for spare in self._spares if not spare.child.process.has_exited]
-        spare = next((s for s in living if s.child.is_spare), living[0] if living else None)
-        if spare is None:
-            spare = await self._start()
-        self._spares.remove(spare)
+        while (spare := self._living()) is None and self._settling >= self._at_once:
+            await self._changed.wait()
         self._settling += 1
+        try:
+            if spare is None:
+                spare = await self._start()
+            self._spares.remove(spare)
+        except BaseException:
+            self._settling -= 1
+            raise
         spare.taker = tell
         self._group.start_soon(self._settle, spare.child)
         return spare.child
@@ -94,6 +108,11 @@ class Standby:
         """End the spares and start no more; workers that were taken go on."""
         self._stopping = True
         await self._dismiss_all(grace)
+
+    def _living(self) -> _Spare | None:
+        """A spare to hand out: better a warm one."""
+        living = [spare for spare in self._spares if not spare.child.process.has_exited]
+        return next((spare for spare in living if spare.child.is_spare), living[0] if living else None)
 
     async def _start_one(self) -> None:
         generation = self._generation

@@ -195,6 +195,9 @@ class Succession:
             folder = await self._plane.open_epoch(seat.key, epoch, nonce, child.identity)
             if tree is not None:
                 await tree.wait()
+            if self.stopping:
+                await self._discard(seat, child, epoch)
+                return
             seat.seated(child, epoch, self._transport.first, self._transport.reason, now=anyio.current_time())
             child.assign(self._assignment(seat, epoch, nonce, str(folder)))
             self._plane.record(

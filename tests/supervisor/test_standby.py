@@ -42,8 +42,8 @@ class Bench:
         return self.made[-1]
 
     @asynccontextmanager
-    async def running(self, count: int) -> AsyncIterator[Standby]:
-        self.standby = Standby(self.make, count=count, failed=self.complaints.append)
+    async def running(self, count: int, at_once: int = 8) -> AsyncIterator[Standby]:
+        self.standby = Standby(self.make, count=count, at_once=at_once, failed=self.complaints.append)
         async with anyio.create_task_group() as group:
             await group.start(self.standby.run)
             yield self.standby
@@ -89,6 +89,29 @@ async def test_no_spares_is_a_choice() -> None:
         assert bench.made == [child]
     with pytest.raises(ValueError, match="0 or more"):
         Standby(bench.make, count=-1)
+
+
+async def test_a_large_crew_starts_a_few_at_a_time() -> None:
+    """With two on their way to ready the third interpreter is not started before one of them is ready, or gone."""
+    bench = Bench()
+    async with bench.running(0, at_once=2) as standby, anyio.create_task_group() as group:
+        first, second = await standby.take(bench.facts.append), await standby.take(bench.facts.append)
+        third: list[Child] = []
+
+        async def take_third() -> None:
+            third.append(await standby.take(bench.facts.append))
+
+        group.start_soon(take_third)
+        assert await first.wait_spare()
+        assert await second.wait_spare()
+        await anyio.sleep(0)  # whoever could go on has had its turn by now: both have imported everything
+        assert len(bench.made) == 2
+        await first.stop(10)
+        first.close()
+        await until(lambda: third)
+        for child in (second, *third):
+            await child.stop(10)
+            child.close()
 
 
 async def test_a_killed_spare_is_replaced() -> None:

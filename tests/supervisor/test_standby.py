@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 
@@ -104,7 +105,7 @@ async def test_a_large_crew_starts_a_few_at_a_time() -> None:
         group.start_soon(take_third)
         assert await first.wait_spare()
         assert await second.wait_spare()
-        await anyio.sleep(0)  # whoever could go on has had its turn by now: both have imported everything
+        await anyio.lowlevel.checkpoint()  # whoever could go on has had its turn by now: both have imported everything
         assert len(bench.made) == 2
         await first.stop(10)
         first.close()

@@ -67,17 +67,17 @@ class Life:
             win32service.CloseServiceHandle(handle)
             win32service.CloseServiceHandle(manager)
 
-    def recovery(self, handle: Any) -> str:
-        """The pauses before each restart, as the manager gives them back."""
+    def check_recovery(self, handle: Any) -> None:
+        """The pauses before each restart, as the manager gives them back; said aloud where it keeps none."""
         try:
             said = win32service.QueryServiceConfig2(handle, win32service.SERVICE_CONFIG_FAILURE_ACTIONS)
         except pywintypes.error as error:
             if error.winerror not in NOT_KEPT:
                 raise
             sys.stdout.write(f"service: this manager keeps no recovery actions (error {error.winerror})\n")
-            return str(recovery())
+            return
         assert {kind for kind, _ in said["Actions"]} == {win32service.SC_ACTION_RESTART}, said
-        return str([pause for _, pause in said["Actions"]])
+        step("recovery actions are set", str([pause for _, pause in said["Actions"]]), str(recovery()))
 
     def crew(self) -> list[int]:
         """Whoever of the crew lives: the supervisor and its workers."""
@@ -145,7 +145,7 @@ def follow(life: Life) -> None:
     with life.opened() as handle:
         accepted = win32service.QueryServiceStatusEx(handle)["ControlsAccepted"]
         step("it takes STOP, SHUTDOWN and PRESHUTDOWN", hex(accepted & ACCEPTED), hex(ACCEPTED))
-        step("recovery actions are set", life.recovery(handle), str(recovery()))
+        life.check_recovery(handle)
     life.kill_the_host()
     step("its host was killed, and everything with it", str(life.crew()), "[]")
     life.say("docs", "verify")

@@ -95,9 +95,15 @@ class Life:
         assert len(self.crew()) >= 5, self.crew()  # a supervisor and four workers
         psutil.Process(host).kill()
         until = time.monotonic() + WITHIN
-        while self.crew() or self.state() == "running":
-            assert time.monotonic() < until, (self.crew(), self.state())
+        while self.crew():
+            assert time.monotonic() < until, self.crew()
             time.sleep(0.2)
+
+    def forget(self) -> None:
+        """Take away what has no host any more, whether or not the manager has noticed (Wine's does not)."""
+        sys.stdout.write(f"service: after that this manager calls it {self.state()}\n")
+        with self.opened() as handle:
+            win32service.DeleteService(handle)
 
     def preshutdown(self) -> None:
         """What Windows sends at a shutdown, where a program may send it."""
@@ -132,6 +138,13 @@ def main() -> None:
         finally:
             life.say("service", "uninstall")
         step("uninstalled", life.state(), "not installed")
+        life.say("service", "install")
+        life.say("service", "start")
+        step("a second one", life.state(), "running")
+        life.kill_the_host()
+        step("its host was killed, and everything with it", str(life.crew()), "[]")
+        life.say("docs", "verify")
+        life.forget()
 
 
 def follow(life: Life) -> None:
@@ -146,18 +159,13 @@ def follow(life: Life) -> None:
         accepted = win32service.QueryServiceStatusEx(handle)["ControlsAccepted"]
         step("it takes STOP, SHUTDOWN and PRESHUTDOWN", hex(accepted & ACCEPTED), hex(ACCEPTED))
         life.check_recovery(handle)
-    life.kill_the_host()
-    step("its host was killed, and everything with it", str(life.crew()), "[]")
-    life.say("docs", "verify")
-    life.say("service", "start")
-    step("started again", life.state(), "running")
     life.preshutdown()
     life.say("service", "stop")
     step("stopped", life.state(), "stopped")
     life.say("docs", "verify")
     life.say("status", code=3)
     ends = [event for line in life.say("events", "--json").splitlines() if (event := json.loads(line))["step"] == "end"]
-    assert len(ends) >= 1, ends  # a killed run has none
+    assert len(ends) == 1, ends
     assert str(life.root) in life.logs()  # in UTF-8, whatever this system's own encoding
     step("an orderly end, documents intact", "", "")
 

@@ -75,6 +75,11 @@ class Source:
         self._connection = _connect(path, must_exist=True)
         weakref.finalize(self, self._connection.close)
 
+    def has(self, n: int, hash_: str) -> bool:
+        """Whether a state was saved as of that record."""
+        found = self._connection.execute("select 1 from marks where n = ? and hash = ?", (n, hash_)).fetchone()
+        return found is not None
+
     @property
     def is_broken(self) -> bool:
         """Whether the archive turned out to be of no use."""
@@ -123,14 +128,18 @@ class Source:
 
 
 class Table(MutableMapping[str, T], Generic[T]):
-    """A dict of which not all is in memory: fetched by key, loaded as a whole only when gone through or counted."""
+    """A dict of which not all is in memory: fetched by key, loaded as a whole only when gone through or counted.
 
-    __slots__ = ("_absent", "_known", "_name", "_source", "changed")
+    What was neither asked for nor changed between two calls of `let_go` is fetched again when somebody wants it.
+    """
+
+    __slots__ = ("_absent", "_before", "_known", "_name", "_source", "changed")
 
     def __init__(self, name: str, source: Source | None) -> None:
         self._name = name
         self._source = source  # None: all is in memory
         self._known: dict[str, T] = {}  # what was fetched, and all that changed since
+        self._before: dict[str, T] = {}  # what was known when `let_go` was last called
         self._absent: set[str] = set()  # keys that were asked for in vain
         self.changed: dict[str, None] = {}  # keys that changed since `forget_changes`
 
@@ -138,7 +147,9 @@ class Table(MutableMapping[str, T], Generic[T]):
         if key not in self._known:
             if key in self._absent or self._source is None:
                 raise KeyError(key)
-            found = self._source.get(self._name, key)
+            found = self._before.pop(key, None)
+            if found is None:
+                found = self._source.get(self._name, key)
             if found is None:
                 self._absent.add(key)
                 raise KeyError(key)
@@ -182,12 +193,20 @@ class Table(MutableMapping[str, T], Generic[T]):
         if self._source is not None:
             loaded = self._source.all(self._name)
             loaded.update(self._known)
-            self._known, self._source = loaded, None
+            self._known, self._before, self._source = loaded, {}, None
         return self._known
+
+    def held(self) -> int:
+        """How many values are in memory."""
+        return len(self._known) + len(self._before)
+
+    def let_go(self, source: Source) -> None:
+        """All is in the rows of `source`: what is not wanted until the next such call need not be kept."""
+        self._before, self._known, self._absent, self._source = self._known, {}, set(), source
 
     def known(self, key: str) -> T:
         """The value of a changed key."""
-        return self._known[key]
+        return self[key]
 
     def forget_changes(self) -> None:
         self.changed = {}
@@ -257,6 +276,18 @@ class Archive:
         self._saved = position.head
         return True
 
+    def lighten(self, state: State, rebuild: Callable[[int], State]) -> None:
+        """Right after a `save`: keep of the tables what was wanted of late. If that cannot be, all stays in memory."""
+        try:
+            source = Source(self.path, state.n, lambda n=state.n: rebuild(n))  # type: ignore[misc]
+            if not source.has(state.n, state.hash):
+                return  # somebody has begun the file anew
+        except _troubles():
+            return
+        for table in _tables(state).values():
+            table.let_go(source)
+        self._source = source
+
     def _save(self, position: Position, state: State, sound: Callable[[Position], bool]) -> None:
         head = position.head
         encode = msgspec.msgpack.Encoder().encode
@@ -310,6 +341,11 @@ def remove(path: Path) -> None:
     """Remove an archive with what the database keeps beside it."""
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
         path.with_name(name).unlink(missing_ok=True)
+
+
+def held(state: State) -> int:
+    """How many messages, threads and reports of the state are in memory."""
+    return sum(table.held() for table in _tables(state).values())
 
 
 def _tables(state: State) -> dict[str, Table[Any]]:

@@ -409,29 +409,32 @@ class State:
     @property
     def reports(self) -> Reports:
         """All reports, in the order of the history."""
-        return Reports(self.finished)
+        return Reports(self.finished, self.index)
 
 
 class Reports(Sequence[Report]):
     """The reports of a state as a sequence: a round of a task has one, so they are those of `State.finished`."""
 
-    __slots__ = ("_finished",)
+    __slots__ = ("_finished", "_index")
 
-    def __init__(self, finished: MutableMapping[str, Report]) -> None:
+    def __init__(self, finished: MutableMapping[str, Report], index: Index) -> None:
         self._finished = finished
+        self._index = index
 
     def since(self, n: int) -> list[Report]:
-        """Those of records after n, oldest first; quick from the second call on, whatever there is of them in all."""
+        """Those of records after n, oldest first; quick if they are among the last ones, whatever there is in all."""
         found: list[Report] = []
-        values: Any = self._finished.values()  # of a dict or a table: both go backwards
-        for report in reversed(values):
-            if report.n <= n:
-                break
-            found.append(report)
-        return found[::-1]
+        for recent in self._index.reports.values():
+            last = [self._finished[key] for key in recent.ids]
+            new = [report for report in last if report.n > n]
+            if len(new) == len(recent.ids) < recent.count:
+                return [report for report in self if report.n > n]
+            found += new
+        return sorted(found, key=lambda report: report.n)
 
     def append(self, report: Report) -> None:
         self._finished[report_key(report.task, report.round)] = report
+        self._index.reported(report)
 
     def __len__(self) -> int:
         return len(self._finished)

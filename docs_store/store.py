@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .archive import Archive, empty_state, remove
+from .archive import Archive, empty_state, held, remove
 from .errors import (
     AlreadyReportedError,
     DamageError,
@@ -70,9 +70,11 @@ from .replay import (
     at_work,
     base_in,
     entry,
-    held,
     next_task,
     waiting_for_user,
+)
+from .replay import (
+    held as held_by,
 )
 from .topology import DEFAULT, MASTER_PLAN, Document, Operation, Phase, Topology
 
@@ -85,6 +87,7 @@ DEADLINE = 10.0  # seconds that an operation waits for the lock
 ARCHIVE = "archive.db"
 SNAPSHOT_EVERY = 200  # records, and one more for this many unfinished messages:
 UNFINISHED_PER_RECORD = 1000
+MOST_HELD = 10_000  # values in memory; beyond that, those that nobody wants of late are left to the archive
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+~/-]{0,127}")
 
 
@@ -170,6 +173,7 @@ class Store:
         self._damage: DamageError | None = None
         self._frozen = False  # opened although damaged
         self._snapshot_n = 0
+        self._light_n = 0  # the record at which `refresh` last made room
 
     @classmethod
     def open(
@@ -272,6 +276,7 @@ class Store:
                 return self._state
             try:
                 self._take_in()
+                self._lighten()
             except DamageError:
                 # Read without the lock, a record may since have been taken back: its fsync failed. Then all is fine.
                 self._reload()
@@ -546,7 +551,7 @@ class Store:
         self._phase(phase)
         with self.hold(self._deadline) as state:
             self._check_epoch(phase, epoch)
-            task = held(state, phase)
+            task = held_by(state, phase)
             if task is None:
                 chosen = None if state.epochs[phase].paused else next_task(state, phase)
                 if chosen is None:
@@ -854,11 +859,17 @@ class Store:
         self._doubt = ""
         queues = self._state.index.unfinished.values()
         if record.n - self._snapshot_n >= SNAPSHOT_EVERY + sum(map(len, queues)) // UNFINISHED_PER_RECORD:
-            self._archive.save(
-                self._history.position, self._state, self._history.holds
-            )  # if it fails, opening takes longer
-            self._snapshot_n = record.n
+            saved = self._archive.save(self._history.position, self._state, self._history.holds)
+            self._snapshot_n = record.n  # if it fails, opening takes longer
+            if saved and held(self._state) > MOST_HELD:
+                self._archive.lighten(self._state, lambda n: _rebuilt(self._history.folder, self.topology, n))
         return record
+
+    def _lighten(self) -> None:
+        """Who only looks saves nothing: forget all and begin from what others have saved."""
+        if self._state.n - self._light_n >= 10 * SNAPSHOT_EVERY and held(self._state) > MOST_HELD:
+            self._reload()
+            self._light_n = self._state.n
 
 
 # --- Values -----------------------------------------------------------------------------------------------------------
@@ -928,19 +939,21 @@ def _restored(history: History, archive: Archive, topology: Topology, at_most: i
     """The newest archived state, with the history's position behind it; else an empty one, from the beginning."""
     history.rewind()
 
-    def rebuild(n: int) -> State:
-        state = State()
-        for record in History(history.folder).read():
-            apply(state, record, topology)
-            if record.n == n:
-                break
-        return state
-
-    found = archive.load(history.holds, rebuild, at_most)
+    found = archive.load(history.holds, lambda n: _rebuilt(history.folder, topology, n), at_most)
     if found is None:
         return empty_state()
     position, state = found
     history.rewind(position)
+    return state
+
+
+def _rebuilt(folder: Path, topology: Topology, n: int) -> State:
+    """The state as of record n, without an archive."""
+    state = State()
+    for record in History(folder).read():
+        apply(state, record, topology)
+        if record.n == n:
+            break
     return state
 
 

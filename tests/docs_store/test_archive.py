@@ -15,7 +15,7 @@ import pytest
 from docs_store import Draft, Outcome, Store
 from docs_store import archive as module
 from docs_store import store as store_module
-from docs_store.archive import Archive, Table, empty_state, remove
+from docs_store.archive import Archive, Table, empty_state, held, remove
 from docs_store.errors import DamageError
 from docs_store.history import Head, Position
 from docs_store.messages import USER, Message, Status
@@ -308,3 +308,65 @@ def test_the_index_follows_from_the_messages(tmp_path: Path) -> None:
     }
     assert any(message.status is Status.OPEN for message in messages.values())
     assert isinstance(opened(tmp_path).state.messages, Table)
+
+
+@pytest.mark.parametrize("most", [20, 1_000_000])
+def test_memory_follows_what_is_wanted_and_not_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A store that writes and one that only looks keep little of what is done; asked for anything, they have it."""
+    monkeypatch.setattr(store_module, "MOST_HELD", most)
+    writer, looker = opened(tmp_path), opened(tmp_path)
+    writer.start_epoch("qa", 1, died=False)
+    first = writer.post("user", Draft(to="qa", kind="Review", text="the first"))
+    kept = writer.post("user", Draft(to="planning", kind="Issue", text="never claimed")).id
+    for number in range(200):
+        task = writer.claim("qa", 1)
+        assert task is not None
+        writer.finish("qa", 1, task, Outcome(result="done", detail=str(number)))
+        writer.post("user", Draft(to="qa", kind="Review", text=f"look at {number}"))
+        looker.refresh()
+        if number % 10 == 0:  # between two snapshots, too
+            assert looker.text("QA_READ") == writer.text("QA_READ")
+            assert [report.detail for report in writer.state.reports.since(writer.head - 3)] == [str(number)]
+    assert (held(writer.state) < 300) is (most == 20)
+    assert (held(looker.state) < 300) is (most == 20)
+    for store in (writer, looker):
+        assert store.state.messages[first.id].status is Status.DONE
+        assert store.state.messages[kept].status is Status.OPEN
+        assert "nothing" not in store.state.messages
+        assert len(store.state.reports.since(0)) == 200
+    assert writer.state == looker.state == opened(tmp_path).state
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nobody can remove what is open")
+def test_what_was_let_go_is_read_from_the_history_if_the_archive_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed, made anew by another, removed again: each store has all values, and saves go on."""
+    monkeypatch.setattr(store_module, "MOST_HELD", 0)
+    one, other = opened(tmp_path), opened(tmp_path)
+    ids = []
+    for number in range(60):
+        store = (one, other)[number % 2]
+        ids.append(store.post("user", Draft(to="qa", kind="Review", text=f"look at {number}")).id)
+        if number % 17 == 16:
+            remove(tmp_path / "crew" / ".history" / "archive.db")
+    for store in (one, other):
+        store.refresh()
+        assert [store.state.messages[id].text for id in ids] == [f"look at {n}" for n in range(60)]  # noqa: A001
+    assert one.state == other.state == opened(tmp_path).state
+
+
+def test_nothing_is_let_go_that_the_archive_has_not(tmp_path: Path) -> None:
+    """If somebody begins the file anew right after a save, all stays in memory until the next one."""
+    store = opened(tmp_path)
+    worked(store)
+    known = list(store.state.messages)
+    archive = Archive(tmp_path / "crew" / ".history" / "archive.db")
+    with closing(sqlite3.connect(archive.path)) as connection, connection:
+        connection.execute("delete from marks")
+        connection.execute("delete from rows")
+    for _ in range(2):
+        archive.lighten(store.state, lambda _: empty_state())
+    assert [message.id for message in (store.state.messages[id] for id in known)] == known  # noqa: A001

@@ -24,7 +24,7 @@ from ipc.process import adopt_orphans, escapees, sweep
 
 from . import plane as event_plane
 from .child import Child, Fact
-from .config import Config
+from .config import Config, NotifyConfig
 from .crew import Crew
 from .documents import Documents, unapproved
 from .epochs import EpochCounter
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 MARK = "PHASE_SUPERVISOR_WORKSPACE"  # in the environment of everything that a crew of this workspace starts
 CAPACITY = 1000  # frames in the queue
+LAST_TELLING = 10.0  # seconds for people to hear of what waits at the end
 LAST_LOOK = 5.0  # seconds for the view to show the last events
 SHOW_STATUS_EVERY = 1.0  # seconds between saves of the status for `supervisor status`
 
@@ -128,12 +129,16 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
                 group.start_soon(_show, view, aiter(events), crew.status, shown)
                 group.start_soon(_save_status, workspace, crew.status)
                 group.start_soon(_open_control, workspace, crew, plane)
-                group.start_soon(_tell_people, workspace, crew, plane)
+                ended, told = anyio.Event(), anyio.Event()
+                group.start_soon(_tell_people, workspace, crew, plane, ended, told)
                 with _signals(crew):
                     async with anyio.create_task_group() as keeping:
                         await keeping.start(standby.run)
                         await crew.run()
                         keeping.cancel_scope.cancel()
+                    ended.set()
+                    with anyio.move_on_after(LAST_TELLING):
+                        await told.wait()
                 summary = _summary(documents, crew, since, workspace)
                 plane.record(
                     "log_entry", step="end", detail=f"exit {int(summary.exit)}", summary={"exit": int(summary.exit)}
@@ -210,13 +215,21 @@ async def _open_control(workspace: Workspace, crew: Crew, plane: EventPlane) -> 
         plane.record("phase_error", step="control", detail=f"there is no control API in this run: {why}")
 
 
-async def _tell_people(workspace: Workspace, crew: Crew, plane: EventPlane) -> None:
-    """Whoever `[notify]` names hears of what begins to wait."""
+async def _tell_people(
+    workspace: Workspace, crew: Crew, plane: EventPlane, ended: anyio.Event, told: anyio.Event
+) -> None:
+    """Whoever `[notify]` names hears of what begins to wait; `told` is set after the last look, after `ended`."""
 
     def record(step: str, text: str) -> None:
         plane.record("phase_error", step=step, detail=text)
 
-    await keep_telling(crew, crew.documents.store.refresh, lambda: crew.config.notify, record, folder=workspace.root)
+    def notify() -> NotifyConfig:
+        return crew.config.notify
+
+    try:
+        await keep_telling(crew, crew.documents.store.refresh, notify, record, folder=workspace.root, ended=ended)
+    finally:
+        told.set()
 
 
 async def _save_status(workspace: Workspace, status: Callable[[], CrewStatus]) -> None:

@@ -76,12 +76,22 @@ def begun(before: Mapping[str, Notice], now: Mapping[str, Notice]) -> tuple[Noti
 
 
 async def keep_telling(
-    crew: Crew, read: Callable[[], State], config: Callable[[], NotifyConfig], record: Record, *, folder: Path
+    crew: Crew,
+    read: Callable[[], State],
+    config: Callable[[], NotifyConfig],
+    record: Record,
+    *,
+    folder: Path,
+    ended: anyio.Event,
 ) -> None:
-    """Look, compare, tell, for ever. `read` reads the history's state (in the crew's thread for that)."""
+    """Look, compare, tell, until the run has ended; then once more, for a run often ends because something waits.
+
+    `read` reads the history's state (in the crew's thread for that).
+    """
     before: dict[str, Notice] | None = None
     seen: tuple[object, ...] = ()
     while True:
+        is_last = ended.is_set()
         moved = crew.moved
         if moved != seen:
             status = crew.status()
@@ -94,7 +104,10 @@ async def keep_telling(
             for notice in begun(now if before is None else before, now):
                 await tell(config(), notice, record, folder=folder)
             before = now
-        await anyio.sleep(until_next(LOOK_EVERY, anyio.current_time()))
+        if is_last:
+            return
+        with anyio.move_on_after(until_next(LOOK_EVERY, anyio.current_time())):
+            await ended.wait()
 
 
 async def tell(config: NotifyConfig, notice: Notice, record: Record, *, folder: Path) -> None:

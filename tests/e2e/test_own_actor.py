@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,15 +19,21 @@ pytestmark = [pytest.mark.timeout(200)]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "security_actor"
 
 
+TOLD = """
+[notify]
+command = [{python}, "-c", "import sys; open('told.jsonl', 'a').write(sys.stdin.read().strip() + chr(10))"]
+"""
+
+
 def add(shop: Shop, text: str) -> None:
     shop.write("supervisor.toml", shop.read("supervisor.toml") + text)
 
 
 def test_the_example_reports_to_planning_and_the_rest_of_the_crew_takes_it_up(shop: Shop) -> None:
-    """Trust is asked for first; its documents are made, its finding becomes a known issue and ends in the inbox."""
+    """Trust comes first; documents are made, the finding is a known issue, the user is told and has it in the inbox."""
     shutil.copy(EXAMPLE / "security.py", shop.root)
     shop.write("shop/price.py", "def price(text: str) -> object:\n    return eval(text)\n")
-    add(shop, (EXAMPLE / "supervisor.toml").read_text())
+    add(shop, (EXAMPLE / "supervisor.toml").read_text() + TOLD.format(python=json.dumps(sys.executable)))
     assert shop.run() == 78
     assert "phases.security.actor = security:SecurityActor" in shop.output
     assert "supervisor trust" in shop.output
@@ -41,6 +48,8 @@ def test_the_example_reports_to_planning_and_the_rest_of_the_crew_takes_it_up(sh
     assert "shop/price.py:2: text that is run as code" in known
     inbox = shop.ask("inbox")
     assert ["shop/price.py:2: text that is run as code" in one["text"] for one in inbox] == [True]
+    told = [json.loads(line) for line in shop.read("told.jsonl").splitlines()]
+    assert [inbox[0]["id"] in json.dumps(notice) for notice in told] == [True]
     assert {event["phase"] for event in shop.events() if event["step"] == "scanning"} == {"security"}
     assert shop.ask("status", check=False)["phases"]["security"]["restarts"] == 0
 

@@ -166,7 +166,12 @@ async def test_what_waited_at_the_start_is_old_and_what_comes_is_told_once(
     async with anyio.create_task_group() as group:
         group.start_soon(
             lambda: keep_telling(
-                FakeCrew(store), read, lambda: NotifyConfig(webhook=address), lambda *_: None, folder=tmp_path
+                FakeCrew(store),
+                read,
+                lambda: NotifyConfig(webhook=address),
+                lambda *_: None,
+                folder=tmp_path,
+                ended=anyio.Event(),
             )
         )
         await looked.wait()
@@ -179,3 +184,27 @@ async def test_what_waited_at_the_start_is_old_and_what_comes_is_told_once(
         await looked.wait()
         group.cancel_scope.cancel()
     assert [said["id"] for said in got] == [new]
+
+
+@pytest.mark.anyio
+async def test_what_begins_to_wait_as_the_run_ends_is_told_before_it_is_over(
+    hook: tuple[str, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs end because something waits: the last look comes after the end, and not at the next tick."""
+    monkeypatch.setattr(module, "LOOK_EVERY", 3600.0)
+    address, got = hook
+    store, looked, ended = Store.open(tmp_path), anyio.Event(), anyio.Event()
+
+    def read() -> State:
+        looked.set()
+        return store.state
+
+    config = NotifyConfig(webhook=address)
+    async with anyio.create_task_group() as group:
+        group.start_soon(
+            lambda: keep_telling(FakeCrew(store), read, lambda: config, lambda *_: None, folder=tmp_path, ended=ended)
+        )
+        await looked.wait()
+        last = block(store, 1, "last")
+        ended.set()
+    assert [said["id"] for said in got] == [last]

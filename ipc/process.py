@@ -43,6 +43,7 @@ MARKER_PREFIX = "PHASE_SUPERVISOR_TREE_"  # a key of its own for each tree: one 
 _PF_KTHREAD = 0x00200000
 _YOUNG, _LOOKS = 2.0, 50  # seconds, times: how long a process without an environment may be in its exec
 _SET_ADOPTER, _GET_ADOPTER = 36, 37  # PR_SET_CHILD_SUBREAPER and its counterpart, of prctl
+_SURE = 3  # looks at one that has a command line by now
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between looks at processes that are no children of ours
 
 
@@ -404,14 +405,8 @@ def reap_orphans() -> None:
     """
     if sys.platform != "linux":
         return
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb", buffering=0) as file:  # noqa: PTH123 - kept quick
-            children = file.read().split()
-    except OSError:  # a kernel without it
-        return
-    for pid in map(int, children):
-        entry = _read_stat(pid)
-        if entry is not None and entry.state == "Z" and entry.session not in (pid, os.getsid(0)):
+    for pid, entry in _our_children():
+        if entry.state == "Z" and entry.session not in (pid, os.getsid(0)):
             _reap(pid)
 
 
@@ -531,18 +526,32 @@ def _adopted() -> list[Identity]:
         return []
     found = []
     with _children.lock:
-        for name in os.listdir("/proc"):  # noqa: PTH208 - as above
-            entry = _read_stat(int(name)) if name.isdigit() else None
-            if entry is None or entry.parent != os.getpid() or entry.session == os.getsid(0):
-                continue
-            pid = int(name)
-            if pid in _children.leaders:
+        for pid, entry in _our_children():
+            if entry.session == os.getsid(0) or pid in _children.leaders:
                 continue
             if entry.state in "ZXx":
                 _reap(pid)
             else:
                 found.append(Identity(pid, entry.created))
     return found
+
+
+def _our_children() -> Iterator[tuple[int, _Entry]]:
+    """Children of this process, zombies too: each thread lists its own, where the kernel keeps such lists."""
+    names: list[str] = []
+    try:
+        for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - quicker, and names are all we want
+            with (
+                contextlib.suppress(ProcessLookupError),  # the thread has ended, and another has its children
+                open(f"/proc/self/task/{thread}/children", encoding="ascii") as file,  # noqa: PTH123 - kept quick
+            ):
+                names += file.read().split()
+    except FileNotFoundError:
+        names = [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - as above
+    for pid in map(int, names):
+        entry = _read_stat(pid)
+        if entry is not None and entry.parent == os.getpid():
+            yield pid, entry
 
 
 def _is_adopter() -> bool:
@@ -649,11 +658,13 @@ def _descendants(parents: Mapping[int, int], roots: Iterable[int], root: int) ->
 
 
 def _carries(pid: str, wanted: list[bytes], entry: _Entry) -> bool:
-    environ = _environ(pid)
-    # In the middle of its exec a process has no environment yet: look again, for a moment, before letting it escape.
+    environ, begun = _environ(pid), 0
+    # In the middle of its exec a process has no environment yet, nor a command line, which comes just before: look
+    # again, for a moment, before letting it escape. One that has the other and still none was given none.
     for _ in range(_LOOKS):
-        if environ or entry.is_kernels or not _is_young(entry):
+        if environ or begun == _SURE or entry.is_kernels or not _is_young(entry):
             break
+        begun += bool(_read_of(pid, "cmdline"))
         time.sleep(_FIRST_PAUSE)
         environ = _environ(pid)
     block = b"\0" + environ
@@ -667,8 +678,12 @@ def _is_young(entry: _Entry) -> bool:
 
 
 def _environ(pid: str) -> bytes:
+    return _read_of(pid, "environ")
+
+
+def _read_of(pid: str, what: str) -> bytes:
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # noqa: PTH123 - read often, kept quick
+        with open(f"/proc/{pid}/{what}", "rb", buffering=0) as file:  # noqa: PTH123 - read often, kept quick
             return file.read()
     except OSError:  # gone, or another user's
         return b""

@@ -136,3 +136,24 @@ async def main():
 anyio.run(main)
 """)
     assert said == "True True\nFalse\n"
+
+
+def test_a_young_process_without_environment_holds_up_no_look() -> None:
+    """It is told from one in the middle of its exec, which has no command line either: a few looks, not fifty."""
+    said = play("""
+async def main():
+    script = "print('ready', flush=True); input()"
+    looks = []
+    read = process._environ
+    process._environ = lambda pid: (looks.append(pid), read(pid))[1]
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", script], env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    child.stdout.readline()
+    assert process.escapees(process.new_marker()) == []
+    print(0 < looks.count(str(child.pid)) <= 4)
+    child.communicate(b"\\n")
+
+anyio.run(main)
+""")
+    assert said == "True\n"

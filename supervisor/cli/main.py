@@ -104,12 +104,12 @@ def run_cli(arguments: Sequence[str]) -> int:
             if error.errno != errno.EIO:
                 raise
             _forget_stdout()  # the terminal is gone; what the command came to stands
-    except BrokenPipeError:
-        _forget_stdout()  # whoever read us has seen enough
-        return Exit.DONE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last stop before the user
+        if _nobody_reads(error):
+            _forget_stdout()
+            return Exit.DONE
         if _verbosity(arguments) >= 2:
             traceback.print_exc()
         code, text = judged(error)
@@ -168,6 +168,13 @@ def _lend_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to our end
+
+
+def _nobody_reads(error: Exception) -> bool:
+    """Whoever read our output has seen enough; Windows calls writing to such a pipe an invalid argument."""
+    if sys.platform == "win32":
+        return isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EINVAL) and error.filename is None
+    return isinstance(error, BrokenPipeError)
 
 
 def _forget_stdout() -> None:

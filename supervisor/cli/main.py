@@ -172,9 +172,15 @@ def _lend_streams() -> None:
 
 def _nobody_reads(error: Exception) -> bool:
     """Whoever read our output has seen enough; Windows calls writing to such a pipe an invalid argument."""
-    if sys.platform == "win32":
-        return isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EINVAL) and error.filename is None
-    return isinstance(error, BrokenPipeError)
+    if isinstance(error, BrokenPipeError):
+        return True
+    if sys.platform != "win32" or not isinstance(error, OSError) or error.errno != errno.EINVAL:
+        return False
+    try:
+        sys.stdout.flush()  # what could not be written is still to be
+    except OSError:
+        return True
+    return False
 
 
 def _forget_stdout() -> None:

@@ -53,7 +53,7 @@ options = {{witnesses = '{folder}'}}
 """
 
 What = Literal["kill", "end", "stop", "hang up"]
-SIGNALS = {"kill": signal.SIGKILL, "end": signal.SIGTERM, "stop": signal.SIGSTOP, "hang up": signal.SIGHUP}
+NAMES: Mapping[What, str] = {"kill": "SIGKILL", "end": "SIGTERM", "stop": "SIGSTOP", "hang up": "SIGHUP"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,7 +335,7 @@ class Chaos:
         victim = found[0]  # of several agents the oldest
         with suppress(ProcessLookupError):
             if is_alive(victim):
-                os.kill(victim.pid, SIGNALS[blow.what])
+                os.kill(victim.pid, getattr(signal, NAMES[blow.what]))
                 self.blows[f"{blow.what} {blow.role}"] += 1
         if blow.what in ("kill", "end"):
             crew.fallen.append((time.monotonic(), blow.role, victim.pid))

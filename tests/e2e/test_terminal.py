@@ -16,10 +16,11 @@ import pytest
 from supervisor.exits import Exit
 from tests.e2e.conftest import LIMIT, Shop, end, living
 
-if sys.platform == "win32":
-    pytest.skip("terminals of Unix", allow_module_level=True)
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.only_on("posix", reason="terminals that hang up"),
+]
 
 # Takes the terminal on its stdin for its own, as a login does, and becomes the command; stdin is as told then.
 IN_TERMINAL = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux re-parents orphans to whom they are told")
+pytestmark = pytest.mark.only_on("linux", reason="orphans that can be adopted")
 ROOT = Path(__file__).parents[2]
 
 # Starts a daemon as daemons are started (two forks, a session of its own), without environment; says its pid; stays.

@@ -10,19 +10,19 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 
 from .frames import Fields, Meta, Section
 
 SMALL = 64  # bytes that an event counts as, unless it is known to be larger
-_type, _phase = itemgetter(0), itemgetter(1)
 
 
 @dataclass(slots=True)
 class Lot:
     """Events numbered from `first` on without a hole; `prev` is the last critical seq before them.
 
-    `criticals` are seqs, ascending; `large` has the size of each that is not small.
+    `criticals` are seqs, ascending; `large` has the size of each that is not small; `tags` are the (phase, type)
+    pairs inside, and perhaps some of a lot that this was part of. `phase` and `step` are those of the small progress
+    that was looked at last: more of the same need not be.
     """
 
     first: int
@@ -30,6 +30,9 @@ class Lot:
     events: list[Fields] = field(default_factory=list)
     criticals: list[int] = field(default_factory=list)
     large: dict[int, int] = field(default_factory=dict)
+    tags: set[tuple[str, str]] = field(default_factory=set)
+    phase: str | None = None
+    step: str | None = None
 
     @property
     def last(self) -> int:
@@ -40,13 +43,14 @@ class Lot:
         """The last critical seq up to its end."""
         return self.criticals[-1] if self.criticals else self.prev
 
-    def add(self, meta: Meta, event: Fields, size: int) -> None:
+    def add(self, seq: int, event: Fields, *, critical: bool, size: int) -> None:
         """The event that follows."""
         self.events.append(event)
-        if meta.critical:
-            self.criticals.append(meta.seq)
+        self.tags.add((event[1], event[0]))
+        if critical:
+            self.criticals.append(seq)
         if size > SMALL:
-            self.large[meta.seq] = size
+            self.large[seq] = size
 
     def size(self) -> int:
         """Bytes, about."""
@@ -56,8 +60,8 @@ class Lot:
         """The first `n` events, and the rest."""
         seq = self.first + n
         place = bisect_left(self.criticals, seq)
-        head = Lot(self.first, self.prev, self.events[:n], self.criticals[:place])
-        tail = Lot(seq, head.critical, self.events[n:], self.criticals[place:])
+        head = Lot(self.first, self.prev, self.events[:n], self.criticals[:place], tags=self.tags)
+        tail = Lot(seq, head.critical, self.events[n:], self.criticals[place:], tags=self.tags)
         for one, size in self.large.items():
             (head if one < seq else tail).large[one] = size
         return head, tail
@@ -79,14 +83,6 @@ class Lot:
 
     def metas(self) -> Iterable[Meta]:
         return self.section().metas()
-
-
-def tags_of(events: Sequence[Fields]) -> set[tuple[str, str]]:
-    """The distinct (phase, type) pairs."""
-    types, phases = set(map(_type, events)), set(map(_phase, events))
-    if len(types) == 1 or len(phases) == 1:  # then every pair occurs
-        return {(phase, type_) for phase in phases for type_ in types}
-    return {(event[1], event[0]) for event in events}
 
 
 class Gathered:
@@ -124,12 +120,9 @@ class Gathered:
 
     def add(self, seq: int, event: Fields, *, critical: bool, size: int) -> None:
         """Take the next event; `emit` writes this out for small progress."""
-        self.lot.events.append(event)
-        if critical:
-            self.lot.criticals.append(seq)
-        if size > SMALL:
-            self.lot.large[seq] = size
-            self._bytes += 0 if critical else size
+        self.lot.add(seq, event, critical=critical, size=size)
+        if size > SMALL and not critical:
+            self._bytes += size
         if seq >= self.sweep_at or self._bytes > self._most_loose_bytes:
             self.sweep()
 
@@ -139,7 +132,7 @@ class Gathered:
         for seq, (meta, event, size) in self._thin.items():
             if not lots or lots[-1].last + 1 != seq or lots[-1].critical != meta.prev:
                 lots.append(Lot(seq, meta.prev))
-            lots[-1].add(meta, event, size)
+            lots[-1].add(seq, event, critical=meta.critical, size=size)
         lots += self._whole
         if self.lot.events:
             lots.append(self.lot)

@@ -27,7 +27,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from .backlog import SMALL, Backlog, Gathered, Lot, tags_of
+from .backlog import SMALL, Backlog, Gathered, Lot
 from .control import Ack
 from .errors import ModeError, QueueBrokenError
 from .events import ENDING_STEPS, PROGRESS, STARTING_STEPS, ProgressEvent
@@ -265,27 +265,27 @@ class Emitter:
         data: bytes | None = None,
     ) -> int:
         """Report something; its seq. EventTooLargeError or SpoolFullError: it was not taken. Never waits."""
-        if (
-            type is PROGRESS
-            and phase.__class__ is step.__class__ is detail.__class__ is str
-            and pct.__class__ is int
-            and data is None
-            and not summary
-            and step not in _NOTABLE_STEPS
-            and len(phase) + len(step) + len(detail) <= _SMALL_TEXT
-        ):  # nearly all there is: what follows is `_give`, written out
-            event = (type, phase, step, pct, detail, _NONE, None, time.time())
-            with self._lock:
-                if self._closing:
-                    raise RuntimeError("this emitter is closed")
+        with self._lock:
+            gathered = self._gathered
+            lot = gathered.lot
+            if (
+                step is lot.step
+                and phase is lot.phase
+                and type is PROGRESS
+                and not summary
+                and data is None
+                and pct.__class__ is int
+                and detail.__class__ is str
+                and len(detail) <= _SMALL_TEXT
+                and not self._closing
+            ):  # more of the same, as nearly everything is: what follows is `_give`, written out
+                lot.events.append((type, phase, step, pct, detail, _NONE, None, time.time()))
                 self._seq = self._last[0] = seq = self._seq + 1
-                gathered = self._gathered
-                gathered.lot.events.append(event)
                 if seq >= gathered.sweep_at:
                     gathered.sweep()
                 if self._asleep:
                     self._ring()
-            return seq
+                return seq
         return self._give((type, phase, step, pct, detail, plain(summary) if summary else _NONE, data, time.time()))
 
     def emit_event(self, event: ProgressEvent) -> int:
@@ -311,6 +311,8 @@ class Emitter:
             if self._closing:
                 raise RuntimeError("this emitter is closed")
             self._seq = self._last[0] = seq = self._seq + 1
+            if type_ == PROGRESS and step not in _NOTABLE_STEPS and len(phase) + len(step) <= _SMALL_TEXT:
+                self._gathered.lot.phase, self._gathered.lot.step = phase, step
             self._gathered.add(seq, event, critical=False, size=size)
             if self._asleep:
                 self._ring()
@@ -677,10 +679,12 @@ class Emitter:
         events = batch[0].events if len(batch) == 1 else [event for lot in batch for event in lot.events]
         sections = [lot.section() for lot in batch]
         try:
-            return encode_frame(self._worker, self._epoch, self._nonce, sections, tags_of(events), events)
+            tags = batch[0].tags if len(batch) == 1 else {tag for lot in batch for tag in lot.tags}
+            return encode_frame(self._worker, self._epoch, self._nonce, sections, tags, events)
         except _UNENCODABLE:
             events = [cleaned(event) for event in events]
-            return encode_frame(self._worker, self._epoch, self._nonce, sections, tags_of(events), events)
+            tags = {(event[1], event[0]) for event in events}
+            return encode_frame(self._worker, self._epoch, self._nonce, sections, tags, events)
 
     # -- by stdout
 

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ipc.backlog import SMALL, Backlog, Gathered, Lot, tags_of
+from ipc.backlog import SMALL, Backlog, Gathered, Lot
 from ipc.frames import Fields, Meta
 
 Named = tuple[Meta, Fields]
@@ -83,11 +83,22 @@ def test_a_batch_keeps_to_its_limits() -> None:
 
 
 def test_tags_are_the_pairs_that_occur() -> None:
-    """Two phases and two types are not four pairs."""
-    first = event(1)
-    second: Fields = ("finding", "developer", "", 0, "", {}, None, 0.0)
-    assert tags_of([first, first]) == {("qa", "progress")}
-    assert tags_of([first, second]) == {("qa", "progress"), ("developer", "finding")}
+    """Also of what was thinned out or cut in two, where they may name more."""
+    for coalesce in (True, False):
+        gathered = Gathered(coalesce=coalesce, step=3, most_loose=100, most_loose_bytes=10**6)
+        source = Given(gathered)
+        for n in range(7):
+            source.give(critical=n % 4 == 3, step=f"s{n % 2}")
+        backlog = Backlog()
+        backlog.take(gathered.take())
+        while batch := backlog.next_batch(2, 10**6):
+            for lot in batch:
+                assert (
+                    {(event[1], event[0]) for event in lot.events}
+                    <= lot.tags
+                    <= {("qa", "progress"), ("qa", "finding")}
+                )
+            backlog.was_sent(batch)
 
 
 class Holding(RuleBasedStateMachine):

@@ -131,6 +131,39 @@ def test_a_starting_step_is_critical_when_it_is_new(make: Callable[..., Emitter]
     assert [(r.seq, r.prev) for r in found] == [(1, 0), (5, 1), (6, 5), (7, 6), (8, 7)]
 
 
+def test_more_of_the_same_is_looked_at_all_the_same(side: Side, make: Callable[..., Emitter], folder: Path) -> None:
+    """What differs from the progress before it in anything that matters is taken for what it is."""
+    emitter = make(coalesce=False)
+    for _ in range(2):
+        emitter.emit("qa", "reading", 1, "plain")
+        emitter.emit("qa", "reading", 2, "with", summary={"n": 1})
+        emitter.emit("qa", "reading", 3, "bytes", data=b"x")
+        emitter.emit("qa", "reading", 4, "y" * 5000)
+        emitter.emit("qa", "reading", True, "pct")
+        emitter.emit("qa", "reading", 5, 7)  # type: ignore[arg-type]
+        emitter.emit("qa", "reading", 6, "critical", type="finding")
+        emitter.emit("qa", "scanning", 7, "starts")
+        emitter.emit("qa", "scanning", 7, "again")
+        emitter.emit("qa", "reading", 8, "plain again")
+    with pytest.raises(EventTooLargeError):
+        emitter.emit("qa", "reading", 9, "z" * MOST_EVENT)
+    assert emitter.drain(10)
+    seen = [(e.type, e.step, e.pct, e.detail[:8], dict(e.summary), e.data) for e in side.events]
+    assert seen[:10] == seen[10:]
+    assert [one[3] for one in seen[:10]] == [
+        "plain", "with", "bytes", "yyyyyyyy", "pct", "7", "critical", "starts", "again", "plain ag"
+    ]  # fmt: skip
+    assert seen[1][4] == {"n": 1}
+    assert seen[2][5] == b"x"
+    assert seen[4][2] == 1
+    assert [type(e.pct) for e in side.events] == [int] * 20
+    assert [r.seq for r in read_spool(folder) if isinstance(r, Record)] == [7, 8, 17]
+    emitter.close()
+    emitter._gathered.lot.phase, emitter._gathered.lot.step = "qa", "reading"  # as if it had come just before
+    with pytest.raises(RuntimeError, match="closed"):
+        emitter.emit("qa", "reading")
+
+
 def _fill(emitter: Emitter) -> int:
     """Emit until the spool is full; how many it took."""
     taken = 0

@@ -32,7 +32,13 @@ INNER = """
 set -e
 mount --make-rprivate /
 mount --bind "$FOLDER" "$FOLDER"
-mount -o remount,bind,ro /
+findmnt -rno TARGET | while read -r target; do
+    case "$target" in
+        "$FOLDER" | /proc* | /sys* | /dev*) ;;
+        *) mount -o remount,bind,ro "$(printf %b "$target")" ;;
+    esac
+done
+! touch /tmp/a-file 2>/dev/null && ! touch /var/tmp/a-file 2>/dev/null || exit 1
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system
 mkdir -m 700 /run/ours
@@ -93,7 +99,7 @@ class Manager:
 def manager(tmp_path: Path) -> Iterator[Manager]:
     if os.geteuid() != 0:
         pytest.skip("needs root, for namespaces and a cgroup")
-    missing = [name for name in ("systemd", "systemctl", "unshare", "nsenter") if shutil.which(name) is None]
+    missing = [name for name in ("systemd", "systemctl", "unshare", "nsenter", "findmnt") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not here: {', '.join(missing)}")
     if Path("/run/systemd/system").exists():

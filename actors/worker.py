@@ -323,16 +323,21 @@ def take_pipes() -> Wires:
 
 def preload() -> None:
     """Import everything that a worker of any phase needs, and nothing of the workspace."""
-    without_rich = "rich" not in sys.modules
-    if without_rich:  # structlog would import it just in case: 20 ms and several MB in each worker
-        sys.modules["rich"] = None  # type: ignore[assignment]
-    importlib.import_module("structlog")
-    if without_rich:
-        del sys.modules["rich"]
+    import_structlog()
     importlib.import_module("actors.actor")
     importlib.import_module("ipc.emitter")
     importlib.import_module("multiprocessing").set_start_method("spawn", force=True)
     importlib.import_module("anyio._backends._asyncio")
+
+
+def import_structlog() -> None:
+    """Import it without rich, which it would import just in case: 20 ms and several MB in each process."""
+    without_rich = "rich" not in sys.modules
+    if without_rich:
+        sys.modules["rich"] = None  # type: ignore[assignment]
+    importlib.import_module("structlog")
+    if without_rich:
+        del sys.modules["rich"]
 
 
 def preload_drivers(enough: Callable[[], bool]) -> None:

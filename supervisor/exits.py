@@ -36,3 +36,35 @@ class UsageError(UserError):
     """An argument that names nothing: a phase, a document, a task."""
 
     exit = Exit.USAGE
+
+
+def judged(error: Exception) -> tuple[Exit, str]:
+    """The exit code and the words for an error that reached the top."""
+    if isinstance(error, UserError):
+        return error.exit, str(error)
+    from docs_store import errors
+
+    from . import journal
+
+    codes: dict[type[Exception], Exit] = {
+        errors.LockBusyError: Exit.WORKSPACE_BUSY,
+        errors.StoreUnavailableError: Exit.WORK_REMAINS,
+        errors.DamageError: Exit.CONFIGURATION,
+        errors.NewerFormatError: Exit.CONFIGURATION,
+        errors.UnknownRecordError: Exit.CONFIGURATION,
+        errors.InvalidMessageError: Exit.USAGE,
+        errors.UnknownNameError: Exit.USAGE,
+        errors.NotAllowedError: Exit.USAGE,
+        errors.StoreError: Exit.WORK_REMAINS,
+        journal.NewerFormatError: Exit.CONFIGURATION,
+        journal.JournalError: Exit.WORK_REMAINS,
+    }
+    for kind, code in codes.items():
+        if isinstance(error, kind):
+            return code, str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return Exit.WORK_REMAINS, f"{error.filename}: {error.strerror or error}"
+    what = str(error).split("\n")[0]
+    named = f"{type(error).__name__}: {what}" if what else type(error).__name__
+    text = f"internal error, which is our fault: {named}. Once more with -vv shows where; what is on record is safe"
+    return Exit.INTERNAL, text

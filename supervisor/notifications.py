@@ -7,8 +7,6 @@ with a time limit, and a failure is put on record, never retried for ever and ne
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +138,9 @@ async def _run(command: Sequence[str], body: bytes, folder: Path) -> str:
 
 def _post(address: str, body: bytes) -> str:
     """The same for the webhook; blocks."""
+    import urllib.error  # with what it imports, a megabyte that most crews never need
+    import urllib.request
+
     request = urllib.request.Request(  # noqa: S310 - the configuration takes http and https only
         address, body, {"Content-Type": "application/json", "User-Agent": "phase-supervisor"}
     )

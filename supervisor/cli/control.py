@@ -187,8 +187,8 @@ def start(
 
 
 def _detached(workspace: Workspace, output: Path) -> subprocess.Popen[bytes]:
-    """`supervisor run` in a session of its own, with its output in a file."""
-    command = [sys.executable, "-P", "-m", "supervisor", "-C", str(workspace.root), "run", "--quiet"]
+    """The crew in a session of its own, with its output in a file."""
+    command = [sys.executable, "-P", "-m", "supervisor.background", str(workspace.root)]
     flags: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         flags = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}

@@ -13,7 +13,7 @@ from supervisor.options import RunOptions, Show
 from supervisor.wording import brief, clean
 
 from .access import Session
-from .live import Silent, following
+from .live import following
 from .output import columns, say, say_json, warn
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def run(
     """
     if plain + as_json + quiet > 1:
         raise UsageError("--plain, --json and --quiet exclude each other; choose one")
+    from supervisor.background import Silent
     from supervisor.bootstrap import require_trust
     from supervisor.console import view_for
     from supervisor.foreground import run_workspace

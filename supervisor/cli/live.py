@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from .output import say, say_json
 
 if TYPE_CHECKING:
     from supervisor.control.client import Client
-    from supervisor.status import CrewStatus, ShownEvent, Summary
+    from supervisor.status import CrewStatus
 
 RECENT = 12  # events shown below the phases
 
@@ -39,21 +39,6 @@ def following(client: Client, *, as_json: bool) -> Iterator[Show]:
         recent = _Recent(client)
         with Live(console=Console(), auto_refresh=False) as live:
             yield lambda now: live.update(render(now, recent.look(), time.monotonic() - began), refresh=True)
-
-
-class Silent:
-    """The view of a run that nobody watches: events are in the journal, only the summary is said."""
-
-    async def show(self, events: AsyncIterator[ShownEvent], status: Callable[[], CrewStatus]) -> None:
-        """Take them in, so that nobody waits for us."""
-        del status
-        async for _ in events:
-            pass
-
-    def close(self, summary: Summary) -> None:
-        from supervisor.wording import plain_summary
-
-        say(*plain_summary(summary))
 
 
 def _on_change(show: Show) -> Show:

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from supervisor.exits import Exit, UserError
+from supervisor.exits import Exit, judged
 
 from . import control, crew, docs, events, looking, rollout, service, work
 from .access import Session
@@ -124,37 +124,6 @@ def _run(arguments: Sequence[str]) -> int:
     except SystemExit as error:  # how typer says that it is done
         return error.code if isinstance(error.code, int) else Exit.DONE
     return Exit.DONE
-
-
-def judged(error: Exception) -> tuple[Exit, str]:
-    """The exit code and the words for an error that reached the top."""
-    if isinstance(error, UserError):
-        return error.exit, str(error)
-    from docs_store import errors
-    from supervisor import journal
-
-    codes: dict[type[Exception], Exit] = {
-        errors.LockBusyError: Exit.WORKSPACE_BUSY,
-        errors.StoreUnavailableError: Exit.WORK_REMAINS,
-        errors.DamageError: Exit.CONFIGURATION,
-        errors.NewerFormatError: Exit.CONFIGURATION,
-        errors.UnknownRecordError: Exit.CONFIGURATION,
-        errors.InvalidMessageError: Exit.USAGE,
-        errors.UnknownNameError: Exit.USAGE,
-        errors.NotAllowedError: Exit.USAGE,
-        errors.StoreError: Exit.WORK_REMAINS,
-        journal.NewerFormatError: Exit.CONFIGURATION,
-        journal.JournalError: Exit.WORK_REMAINS,
-    }
-    for kind, code in codes.items():
-        if isinstance(error, kind):
-            return code, str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return Exit.WORK_REMAINS, f"{error.filename}: {error.strerror or error}"
-    what = str(error).split("\n")[0]
-    named = f"{type(error).__name__}: {what}" if what else type(error).__name__
-    text = f"internal error, which is our fault: {named}. Once more with -vv shows where; what is on record is safe"
-    return Exit.INTERNAL, text
 
 
 def _verbosity(arguments: Sequence[str]) -> int:

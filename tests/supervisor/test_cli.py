@@ -24,9 +24,9 @@ from docs_store.store import Store
 from ipc.events import ProgressEvent
 from supervisor import __file__ as package
 from supervisor.cli import main as module
-from supervisor.cli.main import judged, run_cli
+from supervisor.cli.main import run_cli
 from supervisor.config import ConfigError, Mistake
-from supervisor.exits import Exit
+from supervisor.exits import Exit, judged
 from supervisor.journal import Journal, OwnRow
 from supervisor.options import RunOptions
 from supervisor.status import CrewStatus, PhaseStatus, save_status

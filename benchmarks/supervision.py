@@ -35,7 +35,7 @@ T = TypeVar("T")
 PEERS = Path(__file__).parent.parent / ".build" / "peers"  # their virtual environment
 LIMIT = 60.0  # seconds for anything that a crew is waited for
 LOOK = 0.02  # seconds between looks
-WARMING = 0.3  # seconds
+RESTING = 0.2  # seconds without use of the processor
 SETTLED = 2.0  # seconds in which nothing has happened
 BETWEEN = 2.5  # seconds that a restarted program runs before it is killed again: by then both peers call it stable
 
@@ -84,16 +84,13 @@ class Crew:
         return [worker for worker in self.workers() if worker.pid not in taken]
 
     def wait_warm(self) -> psutil.Process:
-        """Return the spare once it waits: it has started the thread that reports, and a moment later imported the rest.
-
-        The moment is a guess (nobody is told); too short, it makes our figure worse, not better.
-        """
+        """Return the spare once it waits: it has started the thread that reports, imported the rest, and rests."""
 
         def warm() -> psutil.Process | None:
             for spare in self.spares():
                 with suppress(psutil.Error):
                     if spare.num_threads() > 1:
-                        time.sleep(WARMING)
+                        until(lambda spare=spare: _rests(spare), "a spare at rest")  # type: ignore[misc]
                         return spare
             return None
 
@@ -127,6 +124,12 @@ class Crew:
             return next((e for e in events if all(getattr(e, k) == v for k, v in wanted.items())), None)
 
         return until(found, str(wanted), every=0.003)
+
+
+def _rests(process: psutil.Process) -> bool:
+    before = _cpu_seconds(process)
+    time.sleep(RESTING)
+    return _cpu_seconds(process) == before
 
 
 def until(look: Callable[[], T], what: str, *, every: float = LOOK) -> T:
@@ -190,8 +193,7 @@ def restarting(scale: float) -> dict[str, float]:
             warm.append(_restart(running, key, with_spare=False))
             if number % 2:
                 cold.append(_restart(running, key, with_spare=True))
-                bare.append(_spawn_and_import())
-    print("warm", sorted(map(round, warm)), "cold", sorted(map(round, cold)), "bare", sorted(map(round, bare)))
+                bare.append(_spawn_and_import(key))
     return {
         "restart.warm_p50_ms": statistics.median(warm),
         "restart.warm_p90_ms": statistics.quantiles(warm, n=10)[-1],
@@ -213,11 +215,14 @@ def _restart(running: Crew, key: str, *, with_spare: bool) -> float:
     return (running.first(here, phase=key, step="ready").timestamp - began) * 1e3
 
 
-def _spawn_and_import() -> float:
-    """An interpreter, started as a worker is, that imports what a worker imports and says so."""
+def _spawn_and_import(key: str) -> float:
+    """An interpreter, started as a worker is, that imports what a worker of that phase imports and says so."""
     command, environ = worker_command()
     command = [*command[: command.index("-m")], "-c"]
-    code = "from actors import worker; worker.preload(); print('ready', flush=True)"
+    code = (
+        "from actors import worker; worker.preload(); from actors.drivers.builtin import driver_for;"
+        f"driver_for({key!r}); print('ready', flush=True)"
+    )
     began = time.perf_counter()
     with subprocess.Popen([*command, code], env=environ, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(240)  # a whole copy of the example is tested at the beginning
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

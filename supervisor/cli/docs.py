@@ -133,14 +133,14 @@ def briefly(names: tuple[str, ...]) -> str:
 
 
 def gist(data: Any) -> str:
-    """The line of a record's data that tells a person most."""
-    for key in ("detail", "text", "reason", "note", "task", "document"):
-        value = data.get(key)
-        if isinstance(value, str) and value.strip():
-            return clean(first_line(value))[:100]
-        if key == "text" and isinstance(data.get("message"), dict):
-            return gist(data["message"])
-    return ""
+    """What a person wants to know of a record's data, in a line."""
+    told = next((data[key] for key in ("detail", "text", "reason", "note") if str(data.get(key) or "").strip()), "")
+    if not told and data.get("posts"):
+        first, *more = data["posts"]
+        told = f"{first['kind']}: {first['text']}" if not more else f"{first['kind']} and {len(more)} more"
+    if not told and data.get("effects"):
+        told = ", ".join(f"{effect['what']} {effect['id']}" for effect in data["effects"])
+    return clean(first_line(str(told or data.get("task") or data.get("id") or data.get("document") or "")))[:100]
 
 
 @app.command()

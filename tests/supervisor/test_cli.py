@@ -24,6 +24,7 @@ from docs_store.store import Store
 from ipc.events import ProgressEvent
 from supervisor import __file__ as package
 from supervisor.cli import main as module
+from supervisor.cli.docs import gist
 from supervisor.cli.main import run_cli
 from supervisor.config import ConfigError, Mistake
 from supervisor.exits import Exit, judged
@@ -356,6 +357,7 @@ def test_the_history_of_a_document_can_be_read(cli: Cli) -> None:
     assert all("QA_READ" in entry["documents"] for entry in log)
     assert cli("docs", "log", "qa_read.md", "-n", "1") == 0
     assert cli.out.count("\n") == 1
+    assert cli.out.rstrip().endswith("Review: another thing"), "the log says what was said"
     older = cli.json("docs", "show", "QA_READ", "--at", str(log[-2]["n"]))["text"]
     assert first in older
     assert second not in older
@@ -389,6 +391,26 @@ def test_what_is_new_in_a_document_is_told_once(cli: Cli) -> None:
     assert "+# MASTER_PLAN" in cli.json("docs", "show", "MASTER_PLAN", "--new")["diff"]
     assert cli("docs", "show", "QA_READ", "--new", "--at", "3") == 2
     assert "use one of them" in cli.err
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"detail": "one bug\nfound", "posts": [{"kind": "Issue", "text": "x"}]}, "one bug"),
+        ({"reason": "", "posts": [{"kind": "Alert", "text": "it died"}]}, "Alert: it died"),
+        ({"posts": [{"kind": "Issue", "text": "x"}, {"kind": "Issue", "text": "y"}]}, "Issue and 1 more"),
+        (
+            {"effects": [{"what": "tick", "id": "a"}, {"what": "add", "id": "b"}], "document": "QA_READ"},
+            "tick a, add b",
+        ),
+        ({"phase": "qa", "id": "a"}, "a"),
+        ({"document": "QA_READ", "effects": []}, "QA_READ"),
+        ({"limits": {}}, ""),
+    ],
+)
+def test_a_line_of_the_log_tells_what_a_record_is_about(data: Any, said: str) -> None:
+    """Words before ids, and the first line of them."""
+    assert gist(data) == said
 
 
 def test_a_changed_history_is_found_and_named(cli: Cli) -> None:

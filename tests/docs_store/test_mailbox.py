@@ -442,4 +442,4 @@ def test_the_store_does_what_the_model_does(machine: type[Conformance], request:
 @pytest.mark.parametrize("machine", [Conformance, Budgeted, Shown])
 def test_the_same_for_longer(machine: type[Conformance], request: pytest.FixtureRequest) -> None:
     """The same, over more and longer sequences."""
-    driven(machine, request, settings(QUICK, max_examples=40 if machine is Shown else 150, stateful_step_count=40))
+    driven(machine, request, settings(QUICK, max_examples=40 if machine is Shown else 100, stateful_step_count=40))

@@ -3,12 +3,11 @@
 A row is a whole frame, its events left encoded; the (worker, epoch) table that says what was accepted is updated in
 the same transaction and outlives retention. A cursor is (store id, n): n numbers events in the order of their commits
 and is never given twice; the store id changes when power may have been lost. What is accepted is decided elsewhere
-(`ipc.sequence`); here it is kept, and read back.
+(`ipc.sequence`); here it is kept. It is read back by `journal_reader`, in the words of `rows`.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
 import queue
 import secrets
@@ -16,10 +15,9 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,15 +25,46 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from ipc.errors import FrameError
-from ipc.events import ProgressEvent
-from ipc.frames import Fields, decode_fields, fields_of, join
+from ipc.frames import decode_fields, fields_of, join
 from ipc.sequence import Marks
+
+from .journal_reader import ENTRIES, FORMAT, JournalReader, check_format, entry_of
+from .rows import (
+    ClosedRow,
+    Committed,
+    Cursor,
+    CursorGoneError,
+    EpochEntry,
+    FrameRow,
+    JournalError,
+    NewerFormatError,
+    OpenedRow,
+    OwnRow,
+    Row,
+    StoredEvent,
+)
+
+__all__ = [
+    "SUPERVISOR",
+    "ClosedRow",
+    "Committed",
+    "Cursor",
+    "CursorGoneError",
+    "EpochEntry",
+    "FrameRow",
+    "Journal",
+    "JournalError",
+    "JournalReader",
+    "NewerFormatError",
+    "OpenedRow",
+    "OwnRow",
+    "Row",
+    "StoredEvent",
+]
 
 T = TypeVar("T")
 
-FORMAT = 1
 SUPERVISOR = "supervisor"
-_READ_BYTES = 8 * 1024 * 1024  # of rows read in one go
 _SYNC_WITHIN = 0.8  # seconds after a commit
 _log = logging.getLogger("supervisor.journal")
 
@@ -63,384 +92,6 @@ CREATE TABLE IF NOT EXISTS finished (
 ) WITHOUT ROWID
 """
 _FINISH_TYPE = "phase_complete"  # what an event about a finish record is, for retention
-
-
-_ENTRIES = "SELECT worker, epoch, pid, created, closed IS NOT NULL, critical, seq, missed, stored FROM epochs"
-
-
-class JournalError(Exception):
-    """The journal could not be written or read; the text says which file and why."""
-
-
-class NewerFormatError(JournalError):
-    """The file was written by a newer version of this program."""
-
-
-class CursorGoneError(JournalError):
-    """Nothing can be continued from this cursor; `oldest` is the first that can be read, None in an empty journal."""
-
-    def __init__(self, text: str, oldest: Cursor | None) -> None:
-        super().__init__(text)
-        self.oldest = oldest
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Cursor:
-    """A place in the journal; as text `store:n`."""
-
-    store: str
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.store}:{self.n}"
-
-    @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """The cursor of that text; ValueError says what one looks like."""
-        store, colon, n = text.rpartition(":")
-        if not colon or not store or not n.isdecimal() or not n.isascii():
-            raise ValueError(f"{text!r} is no cursor; one looks like 3f9c21ab:1234")
-        return cls(store, int(n))
-
-
-class StoredEvent(msgspec.Struct, frozen=True):
-    """An event, its place in the journal and where it came from: queue, stdout, spool or supervisor."""
-
-    store: str
-    n: int
-    worker: str
-    epoch: int
-    seq: int
-    transport: str
-    type: str
-    phase: str
-    step: str
-    pct: int
-    detail: str
-    summary: Mapping[str, Any]
-    data: bytes | None
-    timestamp: float
-
-    @property
-    def cursor(self) -> Cursor:
-        return Cursor(self.store, self.n)
-
-    @property
-    def event(self) -> ProgressEvent:
-        return ProgressEvent(
-            self.type, self.phase, self.step, self.pct, self.detail, self.summary, self.data, self.timestamp
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """The keys of `events --json`."""
-        return {
-            "cursor": str(self.cursor),
-            "worker": self.worker,
-            "epoch": self.epoch,
-            "seq": self.seq,
-            "type": self.type,
-            "phase": self.phase,
-            "step": self.step,
-            "pct": self.pct,
-            "detail": self.detail,
-            "summary": self.summary,
-            "data": None if self.data is None else base64.b64encode(self.data).decode("ascii"),
-            "timestamp": self.timestamp,
-            "transport": self.transport,
-        }
-
-
-# --- what can be committed --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameRow:
-    """Accepted events of one epoch, and the marks after them."""
-
-    worker: str
-    epoch: int
-    transport: str
-    seqs: Sequence[int]
-    tags: Sequence[tuple[str, str]]
-    blob: bytes
-    marks: Marks | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedRow:
-    """An epoch begins."""
-
-    worker: str
-    epoch: int
-    pid: int | None
-    created: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedRow:
-    """An epoch is over: nothing of it is accepted any more. `missed` counts all the seqs that never arrived."""
-
-    worker: str
-    epoch: int
-    missed: int
-    finishes: Sequence[OwnRow] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnRow:
-    """An event of the supervisor's own; `seq`, ever higher, makes it one, however often it is committed."""
-
-    seq: int
-    event: ProgressEvent
-
-
-Row = FrameRow | OpenedRow | ClosedRow | OwnRow
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochEntry:
-    """What the table says about an epoch."""
-
-    worker: str
-    epoch: int
-    pid: int | None
-    created: float | None
-    closed: bool
-    marks: Marks
-    stored: int
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a commit made visible: cursors up to `head` can be read."""
-
-    head: int
-    events: int
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-class JournalReader:
-    """Reads a journal, from any thread or process, while another writes. JournalError if there is none."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.exists():
-            raise JournalError(f"there is no journal at {path}: nothing has run here yet")
-        self._lock = threading.Lock()
-        try:
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro",
-                uri=True,
-                check_same_thread=False,
-                timeout=5.0,
-                isolation_level=None,
-            )
-        except sqlite3.Error as error:
-            raise JournalError(f"the journal {path} cannot be read: {error}") from error
-        try:
-            _check_format(self._connection, path)
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise JournalError(f"the journal {path} cannot be read: {error}") from error
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def head(self) -> Cursor:
-        """The last event's place; n is 0 before the first."""
-        with self._lock:
-            try:
-                return Cursor(str(self._meta("store")), int(self._meta("next")) - 1)
-            except sqlite3.Error as error:
-                raise self._error(error) from error
-
-    def oldest(self) -> Cursor | None:
-        """The first event that retention has left."""
-        with self._lock:
-            try:
-                row = self._connection.execute("SELECT min(first_cursor) FROM frames").fetchone()
-                return None if row[0] is None else Cursor(str(self._meta("store")), int(row[0]))
-            except sqlite3.Error as error:
-                raise self._error(error) from error
-
-    def read(
-        self,
-        after: Cursor | None = None,
-        limit: int = 1000,
-        phase: str | None = None,
-        type: str | None = None,  # noqa: A002 - the event's own word
-    ) -> list[StoredEvent]:
-        """The next events after a cursor (None: from the oldest), at most `limit`.
-
-        CursorGoneError: the cursor is of another store, or retention has removed what followed it.
-        """
-        return self.read_up_to(after, limit, phase, type)[0]
-
-    def read_up_to(
-        self,
-        after: Cursor | None,
-        limit: int,
-        phase: str | None = None,
-        type: str | None = None,  # noqa: A002 - as above
-        *,
-        whole_rows: bool = False,
-    ) -> tuple[list[StoredEvent], Cursor]:
-        """As `read`, and the cursor to go on from, which a filter may have moved further than the last event.
-
-        With `whole_rows` the row that reaches the limit is read to its end, so that none is decoded twice; and no more
-        rows than make up some megabytes.
-        """
-        with self._lock:
-            try:
-                return self._read(after, limit, phase, type, whole_rows=whole_rows)
-            except sqlite3.Error as error:
-                raise self._error(error) from error
-
-    def epochs(self) -> list[EpochEntry]:
-        """The (worker, epoch) table, oldest first per worker."""
-        with self._lock:
-            try:
-                rows = self._connection.execute(_ENTRIES + " ORDER BY worker, epoch").fetchall()
-            except sqlite3.Error as error:
-                raise self._error(error) from error
-        return [_entry(row) for row in rows]
-
-    def latencies(self, transport: str, most: int = 2000) -> list[float]:
-        """Seconds from the newest event of a frame to its commit, of the last frames that came by this transport."""
-        with self._lock:
-            try:
-                rows = self._connection.execute(
-                    "SELECT at, blob, n, worker FROM frames WHERE transport = ? ORDER BY first_cursor DESC LIMIT ?",
-                    (transport, most),
-                ).fetchall()
-            except sqlite3.Error as error:
-                raise self._error(error) from error
-        return [max(0.0, at - list(_decode(blob, n, worker))[-1][7]) for at, blob, n, worker in rows]
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-    def _read(
-        self, after: Cursor | None, limit: int, phase: str | None, type_: str | None, *, whole_rows: bool = False
-    ) -> tuple[list[StoredEvent], Cursor]:
-        store = str(self._meta("store"))
-        position = 0
-        if after is not None:
-            head = int(self._meta("next")) - 1
-            if after.store != store or after.n > head:
-                raise CursorGoneError(
-                    f"cursor {after} is of another journal than this one ({store}): read it from the beginning",
-                    self._first(store),
-                )
-            position = after.n
-            kept = int(self._meta("removed"))
-            if position < kept:
-                raise CursorGoneError(
-                    f"the events after cursor {after} were removed by retention, up to {kept}", self._first(store)
-                )
-        out: list[StoredEvent] = []
-        at = position
-        size = 0
-        for row in self._frames(position, phase, type_):
-            first, n, first_seq, worker, epoch, transport, seqs, blob = row
-            size += len(blob)
-            if whole_rows and (len(out) >= limit or size > _READ_BYTES) and at > position:
-                return out, Cursor(store, at)
-            numbers = msgspec.msgpack.decode(seqs) if seqs is not None else range(first_seq, first_seq + n)
-            events = _decode(blob, n, worker)
-            if whole_rows and first > position and phase is None and type_ is None:
-                places = enumerate(zip(numbers, events, strict=True), first)
-                out += [StoredEvent(store, here, worker, epoch, seq, transport, *f) for here, (seq, f) in places]
-                at = first + n - 1
-                continue
-            for offset, (seq, fields) in enumerate(zip(numbers, events, strict=True)):
-                if first + offset <= position:
-                    continue
-                if len(out) >= limit and not whole_rows:
-                    return out, Cursor(store, at)
-                at = first + offset
-                if (phase is None or fields[1] == phase) and (type_ is None or fields[0] == type_):
-                    out.append(StoredEvent(store, at, worker, epoch, seq, transport, *fields))
-        if len(out) < limit:
-            at = max(at, self._seen_head)
-        return out, Cursor(store, at)
-
-    def _frames(self, position: int, phase: str | None, type_: str | None) -> Iterable[tuple[Any, ...]]:
-        """Frames that may hold something after this place, a few at a time so that a large limit costs no memory."""
-        columns = "f.first_cursor, f.n, f.first_seq, f.worker, f.epoch, f.transport, f.seqs, f.blob"
-        # What is committed during the reading must not be skipped by the cursor that we hand back.
-        self._seen_head = int(self._meta("next")) - 1
-        row = self._connection.execute(
-            "SELECT first_cursor FROM frames WHERE first_cursor <= ? ORDER BY first_cursor DESC LIMIT 1",
-            (position + 1,),
-        ).fetchone()
-        start = row[0] if row is not None else position + 1
-        wanted = {"phase": phase, "type": type_}
-        conditions = " AND ".join(f"t.{name} = :{name}" for name, value in wanted.items() if value is not None)
-        if conditions:
-            statement = (
-                f"SELECT DISTINCT {columns} FROM tags t CROSS JOIN frames f ON f.first_cursor = t.first_cursor"  # noqa: S608 - no input in it
-                f" WHERE {conditions} AND t.first_cursor >= :start AND t.first_cursor <= :head ORDER BY t.first_cursor"
-            )
-        else:
-            statement = f"SELECT {columns} FROM frames f WHERE first_cursor >= :start AND first_cursor <= :head ORDER BY first_cursor"  # noqa: S608, E501 - the same
-        cursor = self._connection.execute(statement, {**wanted, "start": start, "head": self._seen_head})
-        try:
-            while rows := cursor.fetchmany(16):
-                yield from rows
-        finally:
-            cursor.close()
-
-    def _first(self, store: str) -> Cursor | None:
-        row = self._connection.execute("SELECT min(first_cursor) FROM frames").fetchone()
-        return None if row[0] is None else Cursor(store, int(row[0]))
-
-    def _meta(self, key: str) -> Any:
-        return self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0]
-
-    def _error(self, error: sqlite3.Error) -> JournalError:
-        return JournalError(f"the journal {self.path} cannot be read: {error}")
-
-    _seen_head: int = 0
-
-
-def _decode(blob: bytes, n: int, worker: str) -> list[Fields]:
-    """The events of a row; one that cannot be read becomes n events that say so, never an error for other readers."""
-    try:
-        events = decode_fields(blob)
-        if len(events) == n:
-            return events
-        reason = f"{len(events)} events instead of {n}"
-    except FrameError as error:
-        reason = str(error)
-    return [("damaged", "", "", 0, f"an event of {worker} cannot be read: {reason}", {}, None, 0.0)] * n
-
-
-def _entry(row: Sequence[Any]) -> EpochEntry:
-    worker, epoch, pid, created, closed, critical, seq, missed, stored = row
-    return EpochEntry(
-        worker=worker,
-        epoch=epoch,
-        pid=pid,
-        created=created,
-        closed=bool(closed),
-        marks=Marks(critical, seq, missed),
-        stored=stored,
-    )
-
-
-def _check_format(connection: sqlite3.Connection, path: Path) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found > FORMAT:
-        raise NewerFormatError(
-            f"the journal {path} has format {found}; this program knows {FORMAT}: use the newer program that wrote it"
-        )
-
-
-# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 class Journal:
@@ -502,7 +153,7 @@ class Journal:
 
     def entries(self) -> list[EpochEntry]:
         """The whole table, by the writing connection: only within `run`."""
-        return [_entry(row) for row in self._db.execute(_ENTRIES)]
+        return [entry_of(row) for row in self._db.execute(ENTRIES)]
 
     def read(
         self,
@@ -599,7 +250,7 @@ class Journal:
 
     def _connect(self) -> None:
         self._db = sqlite3.connect(self.path, isolation_level=None, timeout=10.0)
-        _check_format(self._db, self.path)
+        check_format(self._db, self.path)
         new = not self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if new:
             self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -774,10 +425,10 @@ class Journal:
 
     def _entry(self, worker: str, epoch: int) -> EpochEntry | None:
         row = self._db.execute(
-            _ENTRIES + " WHERE worker = ? AND epoch = ?",
+            ENTRIES + " WHERE worker = ? AND epoch = ?",
             (worker, epoch),
         ).fetchone()
-        return None if row is None else _entry(row)
+        return None if row is None else entry_of(row)
 
     def _retain(self, most_bytes: int | None, most_age: float | None) -> int:
         removed = 0

@@ -25,7 +25,7 @@ from docs_store.messages import KINDS
 from docs_store.topology import DEFAULT, STRATEGIC
 from ipc import control, frames, queue, spool
 from ipc.events import WELL_KNOWN_TYPES
-from supervisor import config, journal, rollout, status, workspace
+from supervisor import config, journal_reader, rollout, status, workspace
 from supervisor.cli.main import app as typer_app
 from supervisor.config import PHASE, SECTIONS, Config, IpcConfig, parse
 from supervisor.control import endpoint
@@ -345,7 +345,7 @@ def test_formats_page_has_the_numbers_of_the_code() -> None:
         "configuration": str(config.FORMAT),
         "history": str(replay.VERSION),
         "archive": str(archive.FORMAT),
-        "journal": str(journal.FORMAT),
+        "journal": str(journal_reader.FORMAT),
         "rollout": str(rollout.FORMAT),
         "status": str(status.FORMAT),
         "control API": str(endpoint.FORMAT),
@@ -368,7 +368,20 @@ def test_no_format_is_without_a_row() -> None:
         for path in (ROOT / package).rglob("*.py")
         if NUMBERED.search(path.read_text("utf-8"))
     }
-    modules = (workspace, spool, config, replay, archive, journal, rollout, status, endpoint, folders, control, frames)
+    modules = (
+        workspace,
+        spool,
+        config,
+        replay,
+        archive,
+        journal_reader,
+        rollout,
+        status,
+        endpoint,
+        folders,
+        control,
+        frames,
+    )
     assert found == {Path(str(module.__file__)).relative_to(ROOT).as_posix() for module in (*modules, queue)}
 
 

@@ -123,7 +123,7 @@ def test_whole_rows_are_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -
         row = FrameRow(worker="qa", epoch=1, transport="queue", seqs=range(16, 22), tags=tags, blob=join(mixed))
         journal.commit([row]).result()
         assert [e.n for e in reader.read_up_to(at, 2, None, "odd", whole_rows=True)[0]] == [17, 19, 21]
-        monkeypatch.setattr("supervisor.journal._READ_BYTES", 1)
+        monkeypatch.setattr("supervisor.journal_reader._READ_BYTES", 1)
         assert len(reader.read_up_to(None, 100, whole_rows=True)[0]) == 5
 
 

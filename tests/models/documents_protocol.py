@@ -81,7 +81,7 @@ class Result:
     trace: tuple[str, ...] = ()
 
 
-def explore(model: Model, most: int = 600_000) -> Result:
+def explore(model: Model, most: int = 1_500_000) -> Result:
     """Visit every reachable state, shortest way first, and return the first problem with the steps that lead to it."""
     start = model.start()
     number = {start: 0}

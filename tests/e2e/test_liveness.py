@@ -141,7 +141,7 @@ def test_a_task_that_kills_its_worker_is_set_aside(shop: Shop) -> None:
             os.kill(os.getpid(), 9)
         ''',
     )
-    shop.write("supervisor.toml", '[restart]\ndeaths = 2\n[phases.poison]\nactor = "poison:main"\n')
+    shop.write("supervisor.toml", '[restart]\ndeaths = 2\n[phases.poison]\nactor = "poison:main"\nassess = false\n')
     shop.say("trust")
     process = shop.start()
     try:

@@ -675,8 +675,8 @@ def test_a_shell_completes_commands_and_phases(cli: Cli) -> None:
     def completed(line: str) -> list[str]:
         words = {"_SUPERVISOR_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("supervisor"))],
-            env={**os.environ, **words},
+            [sys.executable, "-m", "supervisor"],
+            env={**os.environ, **words, "PYTHONPATH": str(Path(package).parent.parent)},
             cwd=cli.folder,
             capture_output=True,
             text=True,

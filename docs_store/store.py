@@ -71,6 +71,7 @@ from .replay import (
     base_in,
     entry,
     next_task,
+    open_in,
     waiting_for_user,
 )
 from .replay import (
@@ -426,7 +427,8 @@ class Store:
         """Answer a question, or a message that waits for a person: that opens again, with the text joined to it.
 
         One about items of a document does what it asks about if the answer is `APPLY`, and nothing if it is `LEAVE`.
-        `id` may be of a part. An open message takes the answer in; a closed one cannot be answered. Returns the record.
+        `id` may be of a part. An open message takes the answer in; a closed one cannot be answered, nor a quarantined
+        one while another task of its thread is open. Returns the record.
         """
         if by != USER:
             raise NotAllowedError(f"{by} may not answer in the user's place")
@@ -448,6 +450,12 @@ class Store:
                     raise StoreError(
                         f"{message.id} is {message.status} and takes no answer; "
                         "untick or restore it in its document, or post a new task"
+                    )
+                beside = open_in(state, message.to, message.thread)
+                if message.status is Status.QUARANTINED and beside is not None:
+                    raise StoreError(
+                        f"{message.id} has ended its workers, and meanwhile its thread goes on as {beside.id}: "
+                        "answer that one, or this one when that is closed"
                     )
                 target = message.id
             elif question.data.get("items") and question.options:

@@ -23,7 +23,7 @@ from docs_store import AsyncMailbox, Draft, Mailbox, Outcome, Store, Task
 from docs_store import history as history_module
 from docs_store import store as store_module
 from docs_store.archive import remove
-from docs_store.errors import FencedError
+from docs_store.errors import FencedError, StoreError
 from docs_store.messages import Edit, Effect, Kind, Limits, Message, Status
 from docs_store.topology import DEFAULT
 from docs_store.views import render, template
@@ -239,6 +239,10 @@ class Conformance(RuleBasedStateMachine):
         """The user answers something that is not closed."""
         known = self.unfinished()[pick % len(self.unfinished())]
         name = f"answer {len(self.model.posts)}"
+        if not MODEL.may_answer(self.model, known):
+            with pytest.raises(StoreError, match="goes on as"):
+                self.store.answer(self.names[known], "so")
+            return
         self.names[name] = name.replace(" ", "-")
         for _ in range(2):
             self.store.answer(self.names[known], "so", part=self.names[name])

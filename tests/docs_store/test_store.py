@@ -669,6 +669,22 @@ def test_an_answer_to_a_quarantined_message_forgives_its_deaths(store: Store) ->
     assert status(store, post.id) is Status.OPEN
 
 
+def test_an_answer_puts_no_second_task_beside_an_open_one(store: Store) -> None:
+    """What is quarantined waits while another task of its thread is open; when that is closed, it can be answered."""
+    post = store.post(USER, issue(thread="one"))
+    claimed(store)
+    for epoch in (2, 3, 4):
+        killed(store, epoch)
+        store.claim("debugging", epoch)
+    assert status(store, post.id) is Status.QUARANTINED
+    beside = store.post("qa", issue(thread="one"))
+    with pytest.raises(StoreError, match=f"goes on as {beside.id}: answer that one"):
+        store.answer(post.id, "try again")
+    store.finish("debugging", 4, claimed(store, epoch=4), done())
+    store.answer(post.id, "try again")
+    assert status(store, post.id) is Status.OPEN
+
+
 def test_questions_are_asked_and_answered_once(store: Store) -> None:
     """A question waits in the inbox until it is answered; asking it again changes nothing."""
     question = Question(id="q1", n=0, at="", about="QA_READ", text="which one?", options=("a", "b"))

@@ -375,6 +375,15 @@ def answer(history: History, rules: CrewRules, id: str) -> History:  # noqa: A00
     return change(history, id, parts=message.parts + 1, news=message.parts + 1)
 
 
+def may_answer(history: History, id: str) -> bool:  # noqa: A002
+    """Whether an answer to it is taken: not what is closed, and not what is quarantined while its thread goes on."""
+    asked = history.message(id)
+    if asked.status == QUARANTINED:
+        same = (message for message in history.messages if (message.to, message.thread) == (asked.to, asked.thread))
+        return all(message.status not in (OPEN, HELD, BLOCKED) for message in same)
+    return asked.status not in (DONE, WITHDRAWN)
+
+
 def by_hand(history: History, rules: CrewRules, edit: str, id: str, seen: int, round: int) -> History:  # noqa: A002
     """What an imported save says about one message: the user's tick beats a report, his untick opens it again."""
     message = history.message(id)
@@ -484,8 +493,7 @@ class Crew:
         if fell < self.rules.most_deaths and any(m.status == QUARANTINED for m in run.history.messages):
             return "D8: a task is quarantined for ends it did not cause"
         waiting = [(m.to, m.thread) for m in run.history.messages if m.status in (OPEN, HELD, BLOCKED)]
-        if len(waiting) > len(set(waiting)) and not (self.left.saves or self.left.answers):
-            # his untick, or his answer to a quarantined one, may put a second one beside it
+        if len(waiting) > len(set(waiting)) and not self.left.saves:  # his untick may put a second one beside it
             return "D1: two open tasks of one receiver and thread"
         if len(run.history.posts) > 12:
             return "D8: messages without end"
@@ -704,7 +712,7 @@ class Crew:
     def edit(self, run: Run) -> Iterator[Step]:
         left = run.left
         for message in run.history.messages if left.answers else ():
-            if message.status not in (DONE, WITHDRAWN):
+            if may_answer(run.history, message.id):
                 history = answer(run.history, self.rules, message.id)
                 after = committed(run, history, left=left._replace(answers=left.answers - 1))
                 yield Step(f"the user answers {message.id}", rung(after), False)

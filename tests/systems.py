@@ -14,7 +14,7 @@ import psutil
 SIGKILL = 9  # Windows has no such name, but `os.kill(pid, 9)` there is TerminateProcess with 9 as the exit code
 KILLED = 9 if sys.platform == "win32" else -9  # what ended by that
 ENDED = 1 if sys.platform == "win32" else -9  # what we ended: by its job on Windows, by SIGKILL elsewhere
-BY_KILL = "exit code 9" if sys.platform == "win32" else "signal 9"
+BY_KILL = "exited with code 9" if sys.platform == "win32" else "signal 9"
 # For Popen: as in a terminal of its own. Ctrl-C is told to all that share a console, and this one has no window.
 if sys.platform == "win32":
     OWN_CONSOLE: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW}

@@ -418,16 +418,19 @@ async def sweep(marker: Mapping[str, str], *, within: float = 5.0) -> tuple[Iden
 async def _until_none(
     find: Callable[[], Iterable[Identity]], kill_more: Callable[[], None], within: float
 ) -> tuple[Identity, ...]:
-    """Kill what `find` finds until it finds nothing; new ones may be born while we look, so looking comes last."""
+    """Look, kill what was found and `kill_more`, until nothing is found.
+
+    Looking comes first: a death breaks the line of parents by which its descendants are found. And it comes last: new
+    ones may be born meanwhile.
+    """
     deadline = time.monotonic() + within
     pause = _FIRST_PAUSE
-    while True:
-        kill_more()
-        found = await _in_thread(lambda: _kill_all(find))
-        if not found or time.monotonic() >= deadline:
-            return tuple(found)
+    while found := await _in_thread(lambda: _kill_all(find, kill_more)):
+        if time.monotonic() >= deadline:
+            break
         await anyio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+    return tuple(found)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
@@ -435,8 +438,9 @@ async def _in_thread(work: Callable[[], T]) -> T:
     return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
 
 
-def _kill_all(find: Callable[[], Iterable[Identity]]) -> list[Identity]:
+def _kill_all(find: Callable[[], Iterable[Identity]], kill_more: Callable[[], None]) -> list[Identity]:
     found = list(find())
+    kill_more()
     for identity in found:
         with contextlib.suppress(PermissionError):  # it stays in the list, which names it in the end
             kill(identity)

@@ -124,14 +124,18 @@ def test_whatever_descends_from_a_marked_process_is_found() -> None:
     said = play("""
 async def main():
     script = "import subprocess, sys, time; subprocess.Popen(" \\
-        "[sys.executable, '-I', '-S', '-c', 'print(__import__(\\\\'os\\\\').getpid(), flush=True); input()']," \\
-        " env={}, start_new_session=True, stdin=subprocess.PIPE); time.sleep(600)"
+        "[sys.executable, '-I', '-S', '-c', 'print(__import__(\\\\'os\\\\').getpid(), flush=True);" \\
+        "import time; time.sleep(600)']," \\
+        " env={}, start_new_session=True); time.sleep(600)"
     marker = process.new_marker()
     child = await process.spawn([sys.executable, "-I", "-S", "-c", script], stdout=process.PIPE, marker=marker)
     inner = process.identify(int(await child.stdout.receive()))
     print(inner in process.escapees(marker), inner in child.members())
+    kill = child.kill
+    child.kill = lambda: (kill(), os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT))  # dead before any other look
     await child.aclose()
     print(process.is_alive(inner))
+    process.kill(inner)
 
 anyio.run(main)
 """)

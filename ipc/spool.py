@@ -1,8 +1,10 @@
 """Critical events on disk until they are durable elsewhere: one folder per epoch, owned by whoever holds its lock.
 
-Append-only segments of records (length, CRC-32, seq, prev, event), one `os.write` each, so that a record survives the
-death of its process once `append` returned; not power loss: nothing is synced. `last` is a memory-mapped counter of the
-last seq given, `lock` a file lock that children do not inherit. A torn or damaged record ends only its segment.
+Append-only segments of records (length, CRC-32, seq, prev, event), written to mapped memory of the file, so that a
+record survives the death of its process once `append` returned; not power loss: nothing is synced. No system call is
+made, which would hand the interpreter to another thread. A segment's room is allocated before it is mapped, since a
+full disk must be an error and not a signal; what of it is unused reads as zeros. `last` is a mapped counter of the last
+seq given, `lock` a file lock that children do not inherit. A torn or damaged record ends only its segment.
 What the records mean is for `ipc.sequence`; when a folder goes is for the supervisor.
 """
 
@@ -32,8 +34,8 @@ _HEAD = struct.Struct("<II")  # length of what follows, its CRC-32
 _NAME = struct.Struct("<QQ")  # seq, prev
 _LAST = struct.Struct("=Q")
 _SUFFIX = ".seg"
-FORMAT = 1  # of a segment; `.supervisor/format.json` names it for all spools of a workspace
-SEGMENT = 1024 * 1024  # bytes after which the next segment begins
+FORMAT = 2  # of a segment; `.supervisor/format.json` names it for all spools of a workspace. 1 had no zeros at its end
+SEGMENT = 128 * 1024  # bytes after which the next segment begins
 QUOTA = 64 * 1024 * 1024  # bytes of a whole spool
 
 
@@ -104,7 +106,8 @@ class Spool:
         self._segment = segment
         self._closed_segments: list[tuple[int, int, Path]] = []  # last seq, bytes, path
         self._number = 0
-        self._descriptor = -1
+        self._map: mmap.mmap | None = None  # of the segment being written
+        self._room = 0
         self._size = 0
         self._total = 0
         self._end = 0
@@ -122,25 +125,26 @@ class Spool:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes of the records that are kept."""
         return self._total
 
     def append(self, seq: int, prev: int, event: bytes) -> None:
         """Write one record; it survives this process when this returns. SpoolFullError: nothing was taken."""
         body = _NAME.pack(seq, prev) + event
-        record = _HEAD.pack(len(body), zlib.crc32(body)) + body
-        if self._total + len(record) > self._quota:
+        size = _HEAD.size + len(body)
+        if self._total + size > self._quota:
             raise SpoolFullError(
                 f"the spool {self._folder} holds {self._total:,} bytes of at most {self._quota:,}: "
                 "the supervisor has not taken any for a while"
             )
-        if self._descriptor < 0 or self._size + len(record) > self._segment:
-            self._next_segment()
-        if not self._write(record):  # a short write ends its segment; a whole record needs a new one
-            self._next_segment()
-            if not self._write(record):
-                self._finish_segment()
-                raise SpoolFullError(f"no room left for the spool {self._folder}")
+        memory = self._map
+        if memory is None or self._size + size > self._room:
+            memory = self._next_segment(size)
+        at = self._size
+        memory[at + _HEAD.size : at + size] = body
+        memory[at : at + _HEAD.size] = _HEAD.pack(len(body), zlib.crc32(body))  # last, and in one piece: now it counts
+        self._size = at + size
+        self._total += size
         self._end = seq
 
     def trim(self, durable: int) -> None:
@@ -153,40 +157,34 @@ class Spool:
 
     def close(self) -> None:
         """Close files and give the lock back; what is there stays."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._finish_segment()
         self.last.close()
         self._lock.release()
 
-    def _write(self, record: bytes) -> bool:
-        try:
-            written = os.write(self._descriptor, record)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-                raise
-            written = 0
-        self._size += written
-        self._total += written
-        return written == len(record)
-
-    def _next_segment(self) -> None:
+    def _next_segment(self, least: int) -> mmap.mmap:
         self._finish_segment()
         self._number += 1
-        path = self._folder / f"{self._number:08}{_SUFFIX}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        path = self._path()
+        room = max(self._segment, least)
         try:
-            self._descriptor = os.open(path, flags, 0o600)
+            self._map = _mapped(path, room)
         except OSError as error:
-            raise SpoolFullError(f"no new spool segment {path}: {error.strerror}") from error
-        self._size = 0
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise SpoolFullError(f"no room left for the spool segment {path}: {error.strerror}") from error
+        self._room, self._size = room, 0
+        return self._map
 
     def _finish_segment(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            path = self._folder / f"{self._number:08}{_SUFFIX}"
-            self._closed_segments.append((self._end, self._size, path))
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+            with suppress(OSError):  # zeros at its end do no harm
+                os.truncate(self._path(), self._size)
+            self._closed_segments.append((self._end, self._size, self._path()))
+
+    def _path(self) -> Path:
+        return self._folder / f"{self._number:08}{_SUFFIX}"
 
     def __enter__(self) -> Self:
         return self
@@ -195,6 +193,32 @@ class Spool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _mapped(path: Path, size: int) -> mmap.mmap:
+    """A new file of so many zeros that are there already, as memory. OSError where there is no room."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        _allocate(descriptor, size)
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    if sys.platform == "linux":
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+        else:
+            return
+    if sys.platform != "win32":  # where mapping a file allocates it
+        zeros = memoryview(bytes(size))
+        while zeros:
+            zeros = zeros[os.write(descriptor, zeros) :]
 
 
 class _LastSeq:
@@ -237,8 +261,9 @@ def _read_segment(path: Path) -> Iterator[Record | DamagedSegment]:
     except OSError:
         yield DamagedSegment(path, 0, torn=False)
         return
+    used = len(data.rstrip(b"\0"))  # what follows was never written, or belongs to the record that ends there
     at = 0
-    while at < len(data):
+    while at < used:
         body = at + _HEAD.size
         if body > len(data):
             yield DamagedSegment(path, at, torn=True)
@@ -246,7 +271,7 @@ def _read_segment(path: Path) -> Iterator[Record | DamagedSegment]:
         length, crc = _HEAD.unpack_from(data, at)
         end = body + length
         if end > len(data) or length < _NAME.size:
-            yield DamagedSegment(path, at, torn=end > len(data))
+            yield DamagedSegment(path, at, torn=end > len(data) or not (length or crc))
             return
         if zlib.crc32(data[body:end]) != crc:
             yield DamagedSegment(path, at, torn=False)

@@ -23,7 +23,7 @@ from .config import FILE, Config, ConfigError, Mistake, parse
 from .exits import Exit, UserError
 
 FORMAT = 1  # of the workspace as a whole; what cannot carry a version of its own is named beside it
-FORMATS: Mapping[str, int] = {"format": FORMAT, "spools": 1}  # ipc.spool.FORMAT, not imported for every command
+FORMATS: Mapping[str, int] = {"format": FORMAT, "spools": 2}  # ipc.spool.FORMAT, not imported for every command
 NAME = "phase-supervisor"
 COMMANDS_MOMENT = 5.0  # seconds for which a command may hold the lock while it brings the documents up to date
 
@@ -155,7 +155,7 @@ class Workspace:
                 f"{self.root} was written by a newer release ({'; '.join(newer)}). "
                 f"Upgrade {NAME}, or work on a copy made before"
             )
-        if found != FORMATS:  # these are the first there are: nothing older needs changing
+        if found != FORMATS:  # spools of format 1 are read as they are; nothing else is older
             write_text(self.format, json.dumps(FORMATS) + "\n")
 
     def _formats(self) -> Mapping[str, int]:

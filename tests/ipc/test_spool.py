@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipc import spool as spool_module
 from ipc.errors import SpoolFullError, SpoolLockedError
 from ipc.spool import DamagedSegment, Record, Spool, SpoolLock, create_folder, read_last, read_spool
 
@@ -65,35 +66,68 @@ def test_the_quota_refuses(folder: Path) -> None:
         assert records(folder)[-1] == seq + 1
 
 
-def test_a_short_write_ends_its_segment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A short write begins a new segment with the whole record; the torn one is skipped in reading."""
-    whole = os.write
+def test_a_record_that_was_being_written_ends_its_segment(folder: Path) -> None:
+    """Cut after any byte of a write, the records before it are whole, and nothing is called damaged."""
     with Spool.open(folder) as spool:
         spool.append(1, 0, b"one")
-        short = [7]
-        monkeypatch.setattr(os, "write", lambda fd, data: whole(fd, data[: short.pop()] if short else data))
-        spool.append(2, 1, b"two")
-        monkeypatch.undo()
-        spool.append(3, 2, b"three")
-    found = list(read_spool(folder))
-    assert [f.seq for f in found if isinstance(f, Record)] == [1, 2, 3]
-    assert [f.torn for f in found if isinstance(f, DamagedSegment)] == [True]
+        spool.append(2, 1, b"two\0\0")
+    (path,) = folder.glob("*.seg")
+    whole = path.read_bytes()
+    first = whole.index(b"one") + 3
+    assert whole.endswith(b"two\0\0")
+    for written in range(len(whole) - first - 8):  # the body, then the head
+        path.write_bytes(whole[:first] + bytes(8) + whole[first + 8 :][:written] + bytes(500))
+        found = list(read_spool(folder))
+        assert found[0] == Record(1, 0, b"one")
+        assert all(isinstance(f, DamagedSegment) and f.torn for f in found[1:])
+    path.write_bytes(whole + bytes(500))
+    assert list(read_spool(folder)) == [Record(1, 0, b"one"), Record(2, 1, b"two\0\0")]
+
+
+def test_what_is_not_used_of_a_segment_is_given_back(folder: Path) -> None:
+    """The disk holds one segment's room more than the records, and nothing more once the spool is closed."""
+    with Spool.open(folder, segment=4096) as spool:
+        for seq in range(1, 201):
+            spool.append(seq, seq - 1, b"x" * 100)
+        assert spool.size < sum(path.stat().st_size for path in folder.glob("*.seg")) < spool.size + 4096
+    assert sum(path.stat().st_size for path in folder.glob("*.seg")) == spool.size
+
+
+def test_an_event_larger_than_a_segment_has_one_of_its_own(folder: Path) -> None:
+    """Its room is what it takes."""
+    with Spool.open(folder, segment=100) as spool:
+        spool.append(1, 0, b"x" * 10_000)
+        spool.append(2, 1, b"y")
+    assert list(read_spool(folder)) == [Record(1, 0, b"x" * 10_000), Record(2, 1, b"y")]
 
 
 def test_a_full_disk_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When nothing can be written, nothing is taken; later it goes on."""
-    with Spool.open(folder) as spool:
-        spool.append(1, 0, b"one")
+    """When no room can be had nothing is taken, and nothing is left behind; later it goes on."""
+    with Spool.open(folder, segment=100) as spool:
+        spool.append(1, 0, b"x" * 60)
+        allocate = spool_module._allocate
 
-        def full(_fd: int, _data: bytes) -> int:
+        def full(descriptor: int, size: int) -> None:
+            os.write(descriptor, bytes(size // 2))
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(os, "write", full)
-        with pytest.raises(SpoolFullError):
-            spool.append(2, 1, b"two")
-        monkeypatch.undo()
+        monkeypatch.setattr(spool_module, "_allocate", full)
+        with pytest.raises(SpoolFullError, match="No space left"):
+            spool.append(2, 1, b"x" * 60)
+        assert len(list(folder.glob("*.seg"))) == 1
+        monkeypatch.setattr(spool_module, "_allocate", allocate)
         spool.append(2, 1, b"two")
     assert records(folder) == [1, 2]
+
+
+def test_room_is_allocated_before_it_is_used(folder: Path) -> None:
+    """A mapped page without a block behind it would be a signal on a full disk: zeros are there from the start."""
+    with Spool.open(folder) as spool:
+        spool.append(1, 0, b"one")
+        (path,) = folder.glob("*.seg")
+        assert path.stat().st_size == spool_module.SEGMENT
+        if sys.platform != "win32":
+            assert path.stat().st_blocks * 512 >= spool_module.SEGMENT
 
 
 @settings(deadline=None, max_examples=60)

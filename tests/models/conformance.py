@@ -319,15 +319,14 @@ class Rig:
         w.given = seq
 
     def _write_short(self, spool: Spool) -> None:
-        whole = spool._write
+        """Leave a segment that ends in half a record, so that the whole one begins the next."""
+        self._write_torn(spool)
+        spool._size += 24
+        spool._room = spool._size
 
-        def half(record: bytes) -> bool:
-            spool._write = whole  # type: ignore[method-assign]
-            whole(record[: len(record) // 2])
-            return False
-
-        spool._next_segment()
-        spool._write = half  # type: ignore[method-assign]
+    def _write_torn(self, spool: Spool) -> None:
+        memory = spool._map or spool._next_segment(64)
+        memory[spool._size + 8 : spool._size + 24] = b"half of a record"  # without its head, which comes last
 
     def _hear(self, e: int) -> None:
         w = self.workers[e]
@@ -419,9 +418,7 @@ class Rig:
     def _tear(self, e: int) -> None:
         w = self.workers[e]
         if w.spool is not None:
-            if w.spool._descriptor < 0:
-                w.spool._next_segment()
-            w.spool._write(b"\x40\x00\x00\x00torn")
+            self._write_torn(w.spool)
         self._die(w)
 
     # -- power

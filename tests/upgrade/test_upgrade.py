@@ -153,7 +153,7 @@ def newer_control(shop: Shop) -> None:
 
 REFUSED: Mapping[str, tuple[Callable[[Shop], None], tuple[str, ...], str]] = {
     "workspace": (newer_format("format"), ("status", "run", "inbox"), "newer release (workspace format 2; this"),
-    "spools": (newer_format("spools"), ("status", "run"), "newer release (spools format 2; this one knows 1)"),
+    "spools": (newer_format("spools"), ("status", "run"), "newer release (spools format 3; this one knows 2)"),
     "something unknown": (newer_format("holograms"), ("run",), "holograms format 1; this one knows none"),
     "configuration": (newer_toml, ("run", "inbox"), "line 1: format: 2 is a newer release's; this one knows 1"),
     "history": (newer_record, ("run", "inbox", "docs verify"), "format 2, this version knows 1"),

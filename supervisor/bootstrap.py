@@ -70,6 +70,7 @@ def init(folder: Path) -> InitReport:
             created.append(path.relative_to(workspace.root).as_posix() + "/")
     _create_documents(workspace, topology, note)
     workspace.check_format()
+    workspace.mark_format()
     gitignore = workspace.root / ".gitignore"
     before = _read_bytes(gitignore)
     after = ignoring(before or b"")

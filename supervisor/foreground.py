@@ -105,6 +105,7 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
         since = documents.store.head
         transport = Transport(workspace, config, plane, _wishes(options))
         transport.begin()
+        await run_sync(workspace.mark_format)  # nothing was of a newer release; what follows writes
         plan = Plan(until_idle=options.until_idle, run=f"r{counter.take()}", lockstep=options.lockstep)
         with plane.follow(start) as events:
             async with anyio.create_task_group() as group:

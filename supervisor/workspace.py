@@ -143,11 +143,10 @@ class Workspace:
             require_writable(folder)
 
     def check_format(self) -> None:
-        """Refuse a workspace of a newer release by name; bring an older one up to date; mark a new one."""
-        found = self._formats()
+        """Refuse a workspace of a newer release by name."""
         newer = [
             f"{'workspace' if name == 'format' else name} format {number}; this one knows {FORMATS.get(name, 'none')}"
-            for name, number in found.items()
+            for name, number in self._formats().items()
             if number > FORMATS.get(name, 0)
         ]
         if newer:
@@ -155,7 +154,10 @@ class Workspace:
                 f"{self.root} was written by a newer release ({'; '.join(newer)}). "
                 f"Upgrade {NAME}, or work on a copy made before"
             )
-        if found != FORMATS:  # spools of format 1 are read as they are; nothing else is older
+
+    def mark_format(self) -> None:
+        """From now on this release writes here: older ones are to refuse. Spools of format 1 are read as they are."""
+        if self._formats() != FORMATS:
             write_text(self.format, json.dumps(FORMATS) + "\n")
 
     def _formats(self) -> Mapping[str, int]:

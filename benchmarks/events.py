@@ -36,7 +36,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 def produce(worker: str, folder: str, address: str, key: str, count: int, go: Any) -> None:
-    """Emit as fast as they are taken: every 20th event is critical."""
+    """Emit as fast as they are taken: every 20th event is critical; at most so many wait, or caches are of no use."""
     emitter = Emitter.for_worker(
         worker=worker, epoch=1, nonce="n", folder=Path(folder), address=address, key=key, marker_fd=-1, mode="queue",
         coalesce=False,
@@ -47,9 +47,9 @@ def produce(worker: str, folder: str, address: str, key: str, count: int, go: An
             emitter.emit("qa", "reading", i % 100, "module.py")
         else:
             emitter.emit("qa", "x", type="finding", detail="module.py")
-        if not i % 1000:
-            while emitter.statistics().waiting > 20_000:
-                time.sleep(0.005)  # a tenth of what these take
+        if not i % 500:
+            while emitter.statistics().waiting > 4000:
+                time.sleep(0.002)
     emitter.drain(60)
     emitter.close()
 

@@ -37,7 +37,7 @@ from .modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, MODE_VARIABLE, determine_ipc
 from .queue import ANSWER_WITHIN, KEY_VARIABLE, Reply, connect, read_key
 from .spool import Spool
 
-_BATCH_EVENTS = 2048
+_BATCH_EVENTS = 1024  # decoding more at once is slower for each: they no longer fit the processor's caches
 _BATCH_BYTES = 1024 * 1024
 _LINES_EVENTS = 256
 _LINES = 64 * 1024  # bytes of markers written in one go

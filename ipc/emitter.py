@@ -456,6 +456,8 @@ class Emitter:
 
     def _rest(self, wait: float | None) -> None:
         """Sleep until there is something to do; `wait` 0 means at once, None until somebody rings."""
+        if wait == 0 and (self._backlog.unsent or self._gathered):
+            return
         now = time.monotonic()
         due = [at for at in (self._probe_at, self._resend_at()) if at is not None]
         if due and wait != 0:
@@ -484,6 +486,21 @@ class Emitter:
 
     def _look_at_news(self, generation: int) -> None:
         """Acks, a new address, another mode, a queue that answers again, silence."""
+        if self._heard or self._news or self._found is not None:  # no lock: who brings more rings after it
+            self._take_news(generation)
+        now = time.monotonic()
+        if self._probe_at is not None and now >= self._probe_at and self._probe_at != float("inf"):
+            self._probe_at = now + self._probe
+            self._probe = min(self._probe * 2, _PROBE[1])
+            if not self._probing:
+                threading.Thread(target=self._try_again, name="ipc-prober", daemon=True).start()
+        resend_at = self._resend_at()
+        if resend_at is not None and now >= resend_at:
+            self._send_again(above=self._durable)
+            self._quiet_since = now
+            self._resend = min(self._resend * 2, _RESEND[1])
+
+    def _take_news(self, generation: int) -> None:
         with self._lock:
             heard, self._heard = self._heard, []
             news, self._news = self._news, False
@@ -492,7 +509,6 @@ class Emitter:
             found, self._found = self._found, None
         for ack in heard:
             self._hear(ack.durable, ack.gap)
-        now = time.monotonic()
         if news and desired == IPC_MODE_STDOUT and self._transport is not Transport.STDOUT:
             self._probe_at = None
             self._move_to(Transport.STDOUT if self._marker_fd >= 0 else Transport.SPOOL, reason or "as assigned")
@@ -510,18 +526,7 @@ class Emitter:
             elif self._transport is Transport.QUEUE:
                 self._join(generation, address, key, "it has a new address")
             else:
-                self._probe_at = now
-        if self._probe_at is not None and now >= self._probe_at and self._probe_at != float("inf"):
-            self._probe_at = now + self._probe
-            self._probe = min(self._probe * 2, _PROBE[1])
-            threading.Thread(
-                target=self._try_again, args=(address, key), name="ipc-prober", daemon=True
-            ).start() if not self._probing else None
-        resend_at = self._resend_at()
-        if resend_at is not None and now >= resend_at:
-            self._send_again(above=self._durable)
-            self._quiet_since = now
-            self._resend = min(self._resend * 2, _RESEND[1])
+                self._probe_at = time.monotonic()
 
     def _join(self, generation: int, address: str, key: bytes, why: str) -> None:
         """Connect, or fall back."""
@@ -541,10 +546,12 @@ class Emitter:
         self._probe_at = None
         self._move_to(Transport.QUEUE, why)
 
-    def _try_again(self, address: str, key: bytes) -> None:
+    def _try_again(self) -> None:
         """On a thread of its own, since it may hang."""
         self._probing += 1
         try:
+            with self._lock:
+                address, key = self._address, self._key
             proxy = connect(address, key) if address else None
         except _TROUBLES:
             return
@@ -589,16 +596,26 @@ class Emitter:
         with self._lock:
             self._count_resent += self._backlog.send_again(above)
 
-    def _hear(self, durable: int, gap: int | None) -> None:
-        """Forget what is durable; after a gap go back to what was missing. What comes late does no harm."""
-        if durable > self._durable:
+    def _hear(self, durable: int, gap: int | None, *, sent: Sequence[Lot] = ()) -> None:
+        """`sent` is under way; forget what is durable; after a gap go back to what was missing.
+
+        What comes late does no harm.
+        """
+        news = durable > self._durable
+        if sent or news:  # both in one hold: `emit` wants the lock as well, and whoever waits for it waits for a turn
             with self._lock:
-                self._backlog.forget(durable)
-                self._durable = durable
-                if self._spool is not None:
-                    self._spool.trim(durable)
-                self._drained.notify_all()
+                self._backlog.was_sent(sent)
+                if news:
+                    self._backlog.forget(durable)
+                    self._durable = durable
+                    if self._spool is not None:
+                        self._spool.trim(durable)
+                    self._drained.notify_all()
             self._quiet_since = time.monotonic()
+        if sent:
+            self._count_sent += sum([len(lot.events) for lot in sent])
+            self._poll = _POLL[0]
+        if news:
             self._resend, self._poll, self._poll_at = _RESEND[0], _POLL[0], 0.0
         if gap is not None:
             self._send_again(above=max(gap, self._durable))
@@ -609,13 +626,6 @@ class Emitter:
             if not self._backlog.unsent:
                 self._backlog.take(self._gathered.take())
             return self._backlog.next_batch(most_events, most_bytes)
-
-    def _was_sent(self, batch: Sequence[Lot]) -> None:
-        with self._lock:
-            self._backlog.was_sent(batch)
-        self._count_sent += sum([len(lot.events) for lot in batch])
-        self._quiet_since = time.monotonic()
-        self._poll = _POLL[0]
 
     # -- by queue
 
@@ -648,14 +658,14 @@ class Emitter:
         if reply.status == "closed":
             self._closed_there()
             return None
-        if batch and reply.status == "taken":
-            self._was_sent(batch)
+        taken = batch if reply.status == "taken" else []
+        if taken:
             self._full = _FULL[0]
         self._credits = reply.credits if reply.status == "taken" else 0
         if not self._credits:
             self._retry_at = time.monotonic() + self._full
             self._full = min(self._full * 2, _FULL[1])
-        self._hear(reply.durable, reply.gap)
+        self._hear(reply.durable, reply.gap, sent=taken)
         return 0
 
     def _ask_at(self, now: float, *, more: bool) -> float | None:
@@ -701,9 +711,7 @@ class Emitter:
             self._line(meta, event) for lot in batch for meta, event in zip(lot.metas(), lot.events, strict=True)
         )
         whole = self._write()
-        self._was_sent(batch)
-        if not self._acked and whole:
-            self._hear(batch[-1].last, None)
+        self._hear(batch[-1].last if whole and not self._acked else 0, None, sent=batch)
         return 0
 
     def _line(self, meta: Meta, event: Fields) -> bytes:

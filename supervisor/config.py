@@ -117,10 +117,15 @@ class JournalConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartConfig:
-    """When a worker that died is started again. Times in seconds; `deaths` on one task quarantine it."""
+    """When a worker that died is started again. Times in seconds; `deaths` on one task quarantine it.
+
+    `restarts` of one phase and `crew_restarts` of all within `within` are borne; 0 of the latter: as many as the phases
+    may have together.
+    """
 
     strategy: Strategy = "one_for_one"
     restarts: int = 5
+    crew_restarts: int = 0
     within: float = 60.0
     first_delay: float = 0.2
     longest_delay: float = 30.0
@@ -309,6 +314,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
     "restart": {
         "strategy": one_of("one_for_one", "one_for_all", "rest_for_one"),
         "restarts": whole(0, 1000),
+        "crew_restarts": whole(0, 100_000),
         "within": number(above=0.0),
         "first_delay": number(),
         "longest_delay": number(),

@@ -318,7 +318,7 @@ def _last_line(text: str) -> str:
 
 
 def policies(config: Config) -> tuple[RestartPolicy, CrewPolicy]:
-    """The restart policy that `supervisor.toml` asks for; the crew as a whole may need what its phases may together."""
+    """The restart policies that `supervisor.toml` asks for, of one phase and of the crew."""
     restart = config.restart
     policy = RestartPolicy(
         restarts=restart.restarts,
@@ -327,5 +327,5 @@ def policies(config: Config) -> tuple[RestartPolicy, CrewPolicy]:
         first_delay=restart.first_delay,
         longest_delay=max(restart.first_delay, restart.longest_delay),
     )
-    together = restart.restarts * len(config.topology.phases)
+    together = restart.crew_restarts or restart.restarts * len(config.topology.phases)
     return policy, CrewPolicy(strategy=restart.strategy, restarts=together, within=restart.within)

@@ -26,3 +26,21 @@ def test_a_crew_may_need_what_its_phases_may(own: int) -> None:
             )
             history = decision.history
             assert isinstance(decision, StartAgain if turn < 2 else GiveUp), decision.reason
+
+
+def test_the_crew_s_own_limit_is_the_one_that_was_set() -> None:
+    """`crew_restarts` binds before the phases' own limits do."""
+    config = parse("[restart]\nrestarts = 5\ncrew_restarts = 6\nwithin = 30.0\n")
+    policy, crew = policies(config)
+    history = History()
+    order = tuple(phase.key for phase in config.topology.phases)
+    decisions = []
+    for turn in range(7):
+        exit_ = Exit(child=order[turn % 4], code=-9, ready=True, ran_for=100.0)
+        decisions.append(
+            after_exit(exit_, history=history, policy=policy, crew=crew, order=order, now=20.0 + turn, jitter=0.0)
+        )
+        history = decisions[-1].history
+    assert all(isinstance(decision, StartAgain) for decision in decisions[:6])
+    assert isinstance(decisions[6], GiveUp)
+    assert (decisions[6].scope, decisions[6].inputs["crew_restarts_allowed"]) == ("crew", 6)

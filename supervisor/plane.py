@@ -21,7 +21,8 @@ from ipc.process import Identity
 
 from .hub import Hub, Subscription
 from .journal import SUPERVISOR, Cursor, Journal, JournalError
-from .pump import Pump, PumpStatistics, WorkerCounts
+from .pump import Pump
+from .tally import PumpStatistics, WorkerCounts
 
 MODES = ("queue", "stdout")
 RETAIN_EVERY = 600.0  # seconds

@@ -14,8 +14,6 @@ import shutil
 import sys
 import threading
 import time
-from bisect import bisect_left
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +36,7 @@ from ipc.spool import DamagedSegment, Record, SpoolLock, create_folder, read_las
 from .hub import Hub
 from .journal import SUPERVISOR, ClosedRow, EpochEntry, FrameRow, Journal, JournalError, OpenedRow, OwnRow, Row
 from .rhythm import until_next
+from .tally import Key, PumpStatistics, Tally
 
 QUEUE, STDOUT, SPOOL = "queue", "stdout", "spool"
 
@@ -50,57 +49,7 @@ _RETRY = (0.1, 5.0)  # seconds before a failed commit is tried again: first, lon
 _LOOK_EVERY = 1.0  # seconds between looks at the queue's listener
 _CALL_EVERY = 15  # looks, of which one is a call as a client makes it
 _HOLDER_GRACE = 2.0  # seconds that a live worker of a former supervisor gets to exit by itself
-_LATENCIES = tuple(0.0001 * 2**i for i in range(16))  # seconds; upper bounds of the histogram
-_EMITTERS_COUNTS = ("sent", "resent", "coalesced", "dropped", "withheld", "fallbacks", "returns")
 _log = logging.getLogger("supervisor.pump")
-
-Key = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerCounts:
-    """What became of one worker's events, over all its epochs since the start of this supervisor.
-
-    From `sent` (events given) to `returns` it is what its emitters said last; `waiting` are frames in the queue now.
-    """
-
-    stored: int = 0
-    missed: int = 0
-    duplicates: int = 0
-    late: int = 0
-    gaps: int = 0
-    lost: int = 0
-    refused: int = 0
-    unsigned: int = 0
-    damaged: int = 0
-    bytes: int = 0
-    sent: int = 0
-    resent: int = 0
-    coalesced: int = 0
-    dropped: int = 0
-    withheld: int = 0
-    fallbacks: int = 0
-    returns: int = 0
-    waiting: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PumpStatistics:
-    """A moment's counts; `latency` counts rows by upper bounds in seconds, from their newest event to the commit.
-
-    `latencies` is the same for each worker; `served_again` how often a broken queue got a new address.
-    """
-
-    workers: Mapping[str, WorkerCounts]
-    latencies: Mapping[str, Mapping[float, int]]
-    served_again: int
-    depth: int
-    capacity: int
-    pending: int
-    held: int
-    failed_commits: int
-    damaged_frames: int
-    latency: Mapping[float, int]
 
 
 @dataclass(slots=True)
@@ -174,9 +123,7 @@ class Pump:
         self._pending_bytes = 0
         self._committing: list[Pending] = []
         self._own_seq = 0
-        self._counts: dict[str, Counter[str]] = {}
-        self._told_by: dict[Key, Counter[str]] = {}  # what emitters of open epochs said last
-        self._latencies: dict[str, list[int]] = {}
+        self._tally = Tally()
         self._failed_commits = 0
         self._failing = 0  # commits that failed since the last one that went well
         self._resets = 0
@@ -312,7 +259,7 @@ class Pump:
             self._sequencer.close(worker, epoch)
             self._sequencer.forget(worker, epoch)
             folder = self._known.pop(key).folder
-            self._count(worker).update(self._told_by.pop(key, Counter()))
+            self._tally.settle(key)
             if sys.platform == "win32" and lock is not None:
                 lock.release()  # an open file could not be removed there
             await asyncio.to_thread(_remove_folder, folder, damaged)
@@ -403,7 +350,7 @@ class Pump:
             self._pending.append(closing)
             self._work.set()
             if await closing.committed:
-                self._count(key[0])["missed"] += missed
+                self._tally.of(key[0])["missed"] += missed
                 return damaged
 
     async def _salvage(self, key: Key, reported: set[int]) -> list[Path]:
@@ -445,7 +392,7 @@ class Pump:
             if meta.seq in reported:
                 continue
             reported.add(meta.seq)
-            self._count(worker)["lost"] += 1
+            self._tally.of(worker)["lost"] += 1
             text = f"critical events of {worker}, epoch {epoch}, before seq {meta.seq} are lost: not in its spool"
             self._raise_alarm("loss", text)
             self.record("loss", worker, detail=text, summary={"epoch": epoch, "prev": meta.prev, "seq": meta.seq})
@@ -464,7 +411,7 @@ class Pump:
     def marker(self, worker: str, epoch: int, line: bytes) -> bool:
         """A line of a worker's marker pipe; False if it is log text. Ask `may_read_markers` before reading more."""
         found = parse_marker(line)
-        counts = self._count(worker)
+        counts = self._tally.of(worker)
         match found:
             case None:
                 return False
@@ -521,26 +468,16 @@ class Pump:
     def heed(self, worker: str, epoch: int, counts: Mapping[str, int]) -> None:
         """What an emitter counts itself (`EmitterStatistics.counts`); a later report replaces an earlier one."""
         if (worker, epoch) in self._known:
-            self._told_by[worker, epoch] = Counter({name: counts.get(name, 0) for name in _EMITTERS_COUNTS})
-
-    def _workers_counts(self) -> dict[str, WorkerCounts]:
-        found = {worker: Counter(counts) for worker, counts in self._counts.items()}
-        for (worker, epoch), told in self._told_by.items():
-            counts = found.setdefault(worker, Counter())
-            counts.update(told)
-            counts["waiting"] += self.queue.offered(worker, epoch)
-        return {worker: WorkerCounts(**found[worker]) for worker in sorted(found)}
+            self._tally.heed((worker, epoch), counts)
 
     def total(self, name: str) -> int:
         """One of `WorkerCounts`' figures, over all workers."""
-        counted = (*self._counts.values(), *self._told_by.values())
-        return sum(counts[name] for counts in counted)
+        return self._tally.total(name)
 
     def statistics(self) -> PumpStatistics:
-        bounds = (*_LATENCIES, float("inf"))
         return PumpStatistics(
-            workers=self._workers_counts(),
-            latencies={name: dict(zip(bounds, found, strict=True)) for name, found in self._latencies.items()},
+            workers=self._tally.workers(self.queue.offered),
+            latencies=self._tally.latencies(),
             served_again=self._served_again,
             depth=self.queue.offered(),
             capacity=self.queue.maxsize,
@@ -548,7 +485,7 @@ class Pump:
             held=self._sequencer.holding(),
             failed_commits=self._failed_commits,
             damaged_frames=self._damaged_frames,
-            latency={bound: sum(found[n] for found in self._latencies.values()) for n, bound in enumerate(bounds)},
+            latency=self._tally.latency(),
         )
 
     def _wake_from_thread(self) -> None:
@@ -591,7 +528,7 @@ class Pump:
         if isinstance(outcome, Admitted):
             self._accept(outcome, transport)
         elif isinstance(outcome, Refused):
-            self._count(batch.worker if (batch.worker, batch.epoch) in self._known else "?")["refused"] += 1
+            self._tally.of(batch.worker if (batch.worker, batch.epoch) in self._known else "?")["refused"] += 1
 
     def _let_in(self) -> None:
         """What waited for an older epoch to be closed."""
@@ -602,7 +539,7 @@ class Pump:
 
     def _accept(self, admitted: Admitted, transport: str) -> None:
         batch, judgement = admitted.batch, admitted.judgement
-        counts = self._count(batch.worker)
+        counts = self._tally.of(batch.worker)
         counts["duplicates"] += judgement.duplicates
         counts["late"] += judgement.late
         counts["gaps"] += judgement.gap
@@ -687,10 +624,9 @@ class Pump:
             if not isinstance(row, FrameRow):
                 continue
             key = (row.worker, row.epoch)
-            self._count(row.worker)["stored"] += len(row.seqs)
+            self._tally.of(row.worker)["stored"] += len(row.seqs)
             if row.transport != SPOOL:
-                found = self._latencies.setdefault(row.worker, [0] * (len(_LATENCIES) + 1))
-                found[bisect_left(_LATENCIES, time.time() - _newest(row.blob))] += 1
+                self._tally.took(row.worker, time.time() - _newest(row.blob))
             known = self._known.get(key)
             if known is not None and row.marks is not None:
                 known.durable = row.marks.seq
@@ -757,9 +693,6 @@ class Pump:
             if gap is not None or known.told is None or known.told.durable != ack.durable:
                 known.told = ack
                 self._send_ack(worker, epoch, ack)
-
-    def _count(self, worker: str) -> Counter[str]:
-        return self._counts.setdefault(worker, Counter())
 
     def _next_own_seq(self) -> int:
         self._own_seq += 1

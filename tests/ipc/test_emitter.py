@@ -23,7 +23,7 @@ from ipc.markers import Marker, Unsigned, parse_marker
 from ipc.queue import KEY_VARIABLE, EventQueue, Offer, QueueServer, Reply, create_queue, serialize_queue
 from ipc.receiver import Receiver
 from ipc.spool import Record, Spool, create_folder, read_last, read_spool
-from supervisor import pump
+from supervisor import tally
 from tests.systems import hold, let_go
 
 
@@ -588,7 +588,7 @@ def test_counts_are_what_beats_carry(side: Side, make: Callable[..., Emitter]) -
     assert emitter.drain(10)
     counts = emitter.statistics().counts()
     assert (counts["sent"], counts["coalesced"], counts["fallbacks"], counts["returns"]) == (1, 0, 0, 0)
-    assert set(counts) == set(pump._EMITTERS_COUNTS)
+    assert set(counts) == set(tally._EMITTERS_COUNTS)
 
 
 def test_a_tool_that_prints_goes_on_printing(side: Side, pipe: tuple[int, BinaryIO]) -> None:

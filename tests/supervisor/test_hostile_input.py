@@ -20,7 +20,8 @@ from ipc.frames import MOST_FRAME, VERSION, Meta, encode_batch, fields_of
 from ipc.markers import MOST_LINE, PREFIX, encode_marker
 from supervisor.hub import Hub
 from supervisor.journal import Journal
-from supervisor.pump import Pump, PumpStatistics
+from supervisor.pump import Pump
+from supervisor.tally import PumpStatistics
 
 FIELDS = fields_of(ProgressEvent("finding", "qa", detail="right", timestamp=1.0))
 WRONG = ProgressEvent("finding", "qa", detail="wrong", timestamp=1.0)

@@ -216,6 +216,11 @@ class Run:
             self._is_over = True
             self._arrived.notify_all()
 
+    @property
+    def deaths(self) -> list[str]:
+        """The phases whose workers have ended so far without having been asked to."""
+        return [event["phase"] for event in self.events if event["step"] == "exit" and not event["summary"]["asked"]]
+
     def until(self, wanted: Callable[[dict[str, Any]], bool], *, after: int = 0) -> dict[str, Any]:
         """The first event from number `after` on that is wanted; waits for it."""
         deadline = time.monotonic() + LIMIT

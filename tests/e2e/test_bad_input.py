@@ -18,15 +18,10 @@ import pytest
 
 from docs_store.topology import DEFAULT
 from supervisor.exits import Exit
-from tests.e2e.conftest import Run, Shop
+from tests.e2e.conftest import Shop
 from tests.systems import SIGKILL
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
-
-
-def deaths(run: Run) -> list[str]:
-    """The phases whose workers ended without having been asked to."""
-    return [event["phase"] for event in run.events if event["step"] == "exit" and not event["summary"]["asked"]]
 
 
 def check(shop: Shop) -> None:
@@ -222,7 +217,7 @@ def test_a_full_disk_is_an_alarm_and_work_goes_on_when_there_is_space(small_disk
             assert re.search(r"\.history.*(No space left|bytes were written).*Make room", refused["detail"])
             assert run.process.poll() is None
         assert run.wait() == 0, run.told()
-    assert deaths(run) == []  # nobody died of it
+    assert run.deaths == []  # nobody died of it
     assert "import json" not in shop.read("shop/cart.py")
     shop.say("docs", "verify")
 
@@ -248,7 +243,7 @@ def test_a_full_disk_under_the_journal_and_the_trees(small_state: Path, shop: Sh
         assert run.wait() == 0, run.told()
     alarms = [event for event in run.events if event["step"] == "journal" and event["type"] == "phase_error"]
     assert len(alarms) <= 1
-    assert set(deaths(run)) == {"debugging"}
+    assert set(run.deaths) == {"debugging"}
     assert "import json" not in shop.read("shop/cart.py")
     shop.say("docs", "verify")
     events = shop.events()
@@ -328,7 +323,7 @@ def test_a_folder_that_becomes_read_only_is_an_alarm(shop: Shop, read_only: Call
         assert run.process.poll() is None
         read_only(False)
         assert run.wait() == 0, run.told()
-    assert deaths(run) == []
+    assert run.deaths == []
     shop.say("docs", "verify")
 
 

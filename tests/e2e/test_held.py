@@ -61,7 +61,7 @@ def test_a_worker_that_goes_on_in_time_keeps_its_task(shop: Shop) -> None:
         let_go(stopped)
         gates.open("qa")
         assert run.wait() == 0, run.told()
-        assert not [e for e in run.events if e["step"] == "exit" and not e["summary"]["asked"]]
+        assert run.deaths == []
     claims = [record for record in shop.records("claim") if record["data"]["id"] == "assess.r1.qa"]
     assert len(claims) == 1
     check_once(shop)

@@ -40,7 +40,7 @@ def durable_replace(path: Path, data: bytes) -> None:
     """
     temp = _write_temp(path, data)
     try:
-        _patiently(lambda: temp.replace(path))
+        patiently(lambda: temp.replace(path))
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
@@ -131,7 +131,7 @@ def left_overs(folder: Path, names: Iterator[str] | tuple[str, ...]) -> tuple[li
 def remove(path: Path) -> None:
     """Remove a file of ours; on Windows with patience for whoever has it open."""
     with suppress(FileNotFoundError):
-        _patiently(path.unlink)
+        patiently(path.unlink)
 
 
 def sync_file(fd: int) -> None:
@@ -182,7 +182,7 @@ def _write_temp(path: Path, data: bytes) -> Path:
 def _link_new(temp: Path, swap: Path) -> None:
     """Rename to the swap name, which must be free: what it holds was not read yet."""
     if sys.platform == "win32":
-        _patiently(lambda: temp.rename(swap))
+        patiently(lambda: temp.rename(swap))
     elif not link_if_free(temp, swap):
         raise FileExistsError(errno.EEXIST, "holds what an earlier swap displaced and was not read yet", str(swap))
 
@@ -200,7 +200,7 @@ def _create_new(path: Path, data: bytes) -> bool:
     return True
 
 
-def _patiently(act: Callable[[], T]) -> T:
+def patiently(act: Callable[[], T]) -> T:
     """Do it, and on Windows try again for half a second while somebody has the file open."""
     if sys.platform == "win32":
         for wait in _WAITS:
@@ -260,5 +260,5 @@ def _replace_file(swap: Path, path: Path) -> None:
             if not kernel.ReplaceFileW(str(path), str(swap), str(back), 1 | 2 | 4, None, None):
                 raise ctypes.WinError(ctypes.get_last_error())
 
-        _patiently(replace)
-        _patiently(lambda: back.rename(swap))
+        patiently(replace)
+        patiently(lambda: back.rename(swap))

@@ -34,6 +34,7 @@ from .errors import (
     StoreUnavailableError,
     UnknownNameError,
 )
+from .files import patiently
 from .history import Head, History
 from .lock import Lock
 from .messages import (
@@ -658,7 +659,7 @@ class Store:
         try:
             path.parent.mkdir(exist_ok=True)
             temporary.write_text(json.dumps(cursors), "utf-8")
-            temporary.replace(path)
+            patiently(lambda: temporary.replace(path))
         except OSError as error:
             raise StoreUnavailableError(f"{path} cannot be written ({error.strerror}); all stays unread") from error
 

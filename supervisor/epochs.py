@@ -5,8 +5,9 @@ A number is given once, whatever crashes: a new supervisor starts with a new blo
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from docs_store.files import durable_replace
 
 BLOCK = 100
 
@@ -37,11 +38,4 @@ class EpochCounter:
 
     def _reserve(self) -> None:
         self._reserved = self._next + BLOCK - 1
-        temporary = self._path.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(descriptor, str(self._reserved).encode("ascii"))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, self._path)  # noqa: PTH105 - beside the other calls of os
+        durable_replace(self._path, str(self._reserved).encode("ascii"))

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+from docs_store.files import patiently
+
 from .config import FILE, Config, ConfigError, Mistake, parse
 from .exits import Exit, UserError
 
@@ -223,7 +225,7 @@ def write_text(path: Path, content: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(content)
-        Path(name).replace(path)
+        patiently(lambda: Path(name).replace(path))
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()

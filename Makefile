@@ -70,7 +70,7 @@ $(VENV)/.bench: $(VENV)/.installed
 	-$(BIN)/python -m pip install --quiet --group bench-native
 	@touch $@
 
-bench: $(VENV)/.bench  ## measure, beside peers in the same run; writes benchmarks/results.json
+bench: $(VENV)/.bench  ## measure, beside peers in the same run, against the goals; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
 bench-long: $(VENV)/.bench  ## ten million events through the journal: still linear, memory still flat?

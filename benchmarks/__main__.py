@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run every benchmark, print a table, write `benchmarks/results.json` (name → number)."""
+"""`python -m benchmarks`: run every benchmark, print a table and the goals, write `benchmarks/results.json`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 
 from benchmarks import documents, events, supervision
+from benchmarks.goals import judged
 
 
 def main() -> None:
@@ -22,12 +23,16 @@ def main() -> None:
     results: dict[str, float | str] = json.loads(target.read_text()) if keep else {}
     results["python"] = platform.python_version()
     chosen = events.LONG if arguments.long else {**events.BENCHMARKS, **documents.BENCHMARKS, **supervision.BENCHMARKS}
+    measured: dict[str, float] = {}
     for name, benchmark in chosen.items():
         if arguments.only in name:
             for key, value in benchmark(0.1 if arguments.quick else 1.0).items():
-                results[key] = round(value, 2)
+                measured[key] = results[key] = round(value, 2)
                 print(f"{key:<44}{value:>16,.2f}", flush=True)
     target.write_text(json.dumps(results, indent=2) + "\n")
+    goals = [*judged(measured)]
+    if goals:
+        print("\nGoals:", *goals, sep="\n")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import anyio
 
-from ipc import control, process
+from ipc import control, memory, process
 
 from .modes import Chosen, ModeGate
 
@@ -206,10 +206,11 @@ class Channel:
     async def beat(self) -> None:
         """Tell the supervisor for ever that the loop runs, and how late it is; seldom while nothing is in hand."""
         self._reports.pulse_unless_beating(2 * self._assignment.beat_every)
-        due = self._loop.time()
+        due, idle = self._loop.time(), 0
         while True:
             self._turned.clear()
             task, pct, step = self._doing
+            idle = 0 if task else idle + 1
             every = self._assignment.beat_every if task else self._assignment.idle_every
             self.report(
                 control.Beat(
@@ -224,6 +225,8 @@ class Channel:
                 )
             )
             process.reap_orphans()
+            if idle == 2:  # the work is over, and there has been no other for a while
+                memory.give_back()
             # Idle workers beat together, on multiples of the system's clock: the supervisor wakes once for all of them.
             wait = every if task else every - self._loop.time() % every
             due = self._loop.time() + wait
@@ -278,6 +281,8 @@ def main() -> NoReturn:
     code = 0
     try:
         preload_drivers(lambda: has_come(wires.control))
+        if not has_come(wires.control):
+            memory.give_back()
         assignment, already = wait_for_assignment(wires.control)
         if assignment is None:
             leave(0)  # a spare that was not needed

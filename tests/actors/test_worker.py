@@ -19,7 +19,7 @@ import pytest
 from actors import worker
 from actors.own import ActorError
 from actors.worker import Channel, Reports, StartError, Wires, find_actor, wait_for_assignment
-from ipc import control
+from ipc import control, memory
 from supervisor.child import worker_command
 
 ASSIGNMENT = control.Assignment(
@@ -219,6 +219,35 @@ def test_an_idle_worker_beats_seldom_and_wakes_for_a_task(pipe: tuple[int, int])
     assert (last.task, last.next_in) == ("t1", 0.01)
     assert isinstance(after[-1], control.Beat)
     assert (after[-1].task, after[-1].next_in) == ("", 3600.0)
+
+
+def test_an_idle_worker_gives_memory_back_once(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while it works, nor at once when it has ended, nor with every idle beat."""
+    calm = msgspec.structs.replace(ASSIGNMENT, beat_every=0.01, idle_every=0.05)
+    given: list[str] = []
+    channels: list[Channel] = []
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(channels[0]._doing[0]))
+
+    async def beats() -> None:
+        reports = Reports(pipe[1])
+        channel = Channel(
+            wires=Wires(-1, -1, -1), reports=reports, emitter=cast("Any", HeardEmitter()), assignment=calm
+        )
+        channels.append(channel)
+        channel.working_on("t1", 1, "reading")
+        beating = asyncio.create_task(channel.beat())
+        await asyncio.to_thread(read_lines, pipe[0], b"\n")
+        for _ in range(2):
+            channel.working_on("")
+            for _ in range(4):
+                await asyncio.to_thread(read_lines, pipe[0], b'"task":""')
+            channel.working_on("t2")
+            await asyncio.to_thread(read_lines, pipe[0], b'"task":"t2"')
+        beating.cancel()
+        reports.close(5)
+
+    asyncio.run(beats())
+    assert given == ["", ""]
 
 
 def test_the_assignment_may_come_in_pieces(pipe: tuple[int, int]) -> None:

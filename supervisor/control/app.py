@@ -7,12 +7,14 @@ Routes and the OpenAPI document come from the same table, so neither can know wh
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import anyio
 import msgspec
+from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -38,7 +40,6 @@ from supervisor.exits import UserError
 from supervisor.journal import Cursor, CursorGoneError, JournalError
 
 from . import guard, page, shapes
-from .metrics import CONTENT_TYPE, exposition
 from .service import Backend
 
 MOST_EVENTS = 1000  # in one answer
@@ -193,7 +194,9 @@ async def _rollout(_request: Request, backend: Backend) -> Response:
 
 
 async def _metrics(_request: Request, backend: Backend) -> Response:
-    return Response(exposition(backend.status(), backend.figures()), media_type=CONTENT_TYPE)
+    # Imported by the first who asks, beside the loop: most crews are never asked, and it is not small.
+    metrics = await run_sync(importlib.import_module, "supervisor.control.metrics")
+    return Response(metrics.exposition(backend.status(), backend.figures()), media_type=metrics.CONTENT_TYPE)
 
 
 async def _openapi(_request: Request, _backend: Backend) -> Response:

@@ -20,6 +20,7 @@ def test_it_imports_nothing_that_only_a_terminal_needs() -> None:
     run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     loaded = set(run.stdout.split())
     assert {"uvicorn", "structlog"} <= loaded
+    assert not loaded & {"prometheus_client", "pygit2"}, "loaded when they are needed, which most crews never see"
     assert not loaded & {"typer", "pydantic", "rich", "pygments", "supervisor.console", "supervisor.cli.main"}
 
 

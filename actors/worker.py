@@ -281,8 +281,6 @@ def main() -> NoReturn:
     code = 0
     try:
         preload_drivers(lambda: has_come(wires.control))
-        if not has_come(wires.control):
-            memory.give_back()
         assignment, already = wait_for_assignment(wires.control)
         if assignment is None:
             leave(0)  # a spare that was not needed

@@ -74,6 +74,38 @@ def fill(descriptor: int) -> None:
 
 
 @pytest.mark.only_on("posix", reason="non-blocking pipes")
+def test_a_report_is_written_at_once_where_there_is_room(pipe: tuple[int, int]) -> None:
+    """The writing thread, which is held up here, is not needed for it."""
+    readable, writable = pipe
+    os.set_blocking(readable, False)
+    reports = Reports(writable)
+    with reports._changed:
+        reports.put(control.Ready(pid=1, epoch=2))
+        assert control.decode_up(os.read(readable, 65536)) == control.Ready(pid=1, epoch=2)
+    reports.close(5)
+
+
+@pytest.mark.only_on("posix", reason="non-blocking pipes")
+def test_a_report_never_overtakes_one_that_waits(pipe: tuple[int, int]) -> None:
+    """There is room again, but the thread has not written yet what waited for it."""
+    readable, writable = pipe
+    fill(writable)
+    reports = Reports(writable)
+    reports.put(control.Trouble(what="first", text=""))
+    while not reports._writing:
+        time.sleep(0.001)
+    with reports._changed:
+        os.read(readable, 1 << 20)
+        reports.put(control.Trouble(what="second", text=""))
+    data = b""
+    while b'"second"' not in data:
+        data += os.read(readable, 1 << 20)
+    told = [control.decode_up(line) for line in data.splitlines() if line]
+    assert told == [control.Trouble(what="first", text=""), control.Trouble(what="second", text="")]
+    reports.close(5)
+
+
+@pytest.mark.only_on("posix", reason="non-blocking pipes")
 def test_reports_never_wait_and_stay_few(pipe: tuple[int, int]) -> None:
     """While nobody reads, only the latest beat and idle wait; claims and results all do, in order."""
     readable, writable = pipe

@@ -218,6 +218,12 @@ class Succession:
             return
         finally:
             seat.moving = False
+        self._start(self._tell_head, child)
+
+    async def _tell_head(self, child: Child) -> None:
+        """The new epoch's record moves the head; others are woken to look at it when `child` has got ready."""
+        with anyio.move_on_after(SUCCESSOR_FIRST):
+            await child.wait_ready()
         self._mailbox.put(Moved(await self._desk.run(self._documents.head)))
 
     async def _discard(self, seat: Seat, child: Child, epoch: int) -> None:
@@ -281,6 +287,8 @@ class Succession:
         if seated is not None:
             with anyio.move_on_after(SUCCESSOR_FIRST):
                 await seated.wait()
+                if seat.child is not None:
+                    await seat.child.wait_ready()
         with anyio.CancelScope(shield=True):
             try:
                 reports = await self._desk.run(lambda: self._documents.reports_of(child.phase, epoch))

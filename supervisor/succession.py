@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import anyio
@@ -136,8 +139,9 @@ class Succession:
         match decision:
             case StartAgain():
                 seat.state, seat.detail = "backoff", decision.reason
-                with anyio.move_on_after(max(0.0, decision.at - anyio.current_time())):
-                    await seat.hurry.wait()  # until a person is in a hurry
+                if (delay := decision.at - anyio.current_time()) > 0:
+                    with anyio.move_on_after(delay):
+                        await seat.hurry.wait()  # until a person is in a hurry
                 if self.stopping:
                     seat.moving = False
                     return
@@ -187,12 +191,10 @@ class Succession:
         try:
             child = await self._standby.take(self._mailbox.put)
             epoch = self._epochs.take()
-            await self._desk.patiently(
-                lambda: self._documents.store.start_epoch(seat.key, epoch, died=died, reason=reason)
-            )
+            opening = await self._desk.patiently(partial(self._record_epoch, seat.key, epoch, child, died, reason))
             died = False  # it is on record now
             nonce = new_nonce()
-            folder = await self._plane.open_epoch(seat.key, epoch, nonce, child.identity)
+            folder = await self._plane.open_epoch(seat.key, epoch, nonce, opening)
             if tree is not None:
                 await tree.wait()
             if self.stopping:
@@ -225,6 +227,18 @@ class Succession:
         with anyio.move_on_after(SUCCESSOR_FIRST):
             await child.wait_ready()
         self._mailbox.put(Moved(await self._desk.run(self._documents.head)))
+
+    def _record_epoch(
+        self,
+        phase: str,
+        epoch: int,
+        child: Child,
+        died: bool,  # noqa: FBT001 - partial's
+        reason: str,
+    ) -> Future[Path]:
+        """In the documents' thread: the history's record, and from there on, without a way back, journal and folder."""
+        self._documents.store.start_epoch(phase, epoch, died=died, reason=reason)
+        return self._plane.opening(phase, epoch, child.identity)
 
     async def _discard(self, seat: Seat, child: Child, epoch: int) -> None:
         """A worker that died before it got its assignment: its epoch, if opened, is closed as it is."""

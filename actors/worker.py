@@ -23,6 +23,7 @@ import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -38,6 +39,7 @@ if sys.platform == "win32":
     import msvcrt
 
 if TYPE_CHECKING:
+    from docs_store.store import Store
     from ipc.emitter import Emitter
 
 EXIT_CRASHED = 1
@@ -307,10 +309,11 @@ def main() -> NoReturn:
     code = 0
     try:
         preload_drivers(lambda: has_come(wires.control))
-        assignment, already = wait_for_assignment(wires.control)
+        prepared = Prepared()
+        assignment, already = wait_for_assignment(wires.control, prepared.hear)
         if assignment is None:
             leave(0)  # a spare that was not needed
-        live(wires, reports, assignment, already)
+        live(wires, reports, assignment, already, prepared.store)
     except StartError as error:
         reports.put(control.Trouble(what="start", text=str(error)))
         code = EXIT_START_FAILED
@@ -380,16 +383,38 @@ def preload_drivers(enough: Callable[[], bool]) -> None:
         importlib.import_module(f"actors.drivers.builtin.{name}")
 
 
-def wait_for_assignment(descriptor: int) -> tuple[control.Assignment | None, bytes]:
+class Prepared:
+    """What a spare has opened for an assignment that is about to come."""
+
+    store: Store | None = None
+
+    def hear(self, message: control.Prepare) -> None:
+        """Open the documents. What is wrong with them is found again, and told, when the assignment is there."""
+        from docs_store.topology import from_data
+
+        from .actor import open_store
+
+        with contextlib.suppress(Exception):
+            self.store = open_store(message.crew, message.state, from_data(message.topology))
+
+
+def wait_for_assignment(
+    descriptor: int, prepare: Callable[[control.Prepare], None] = lambda _message: None
+) -> tuple[control.Assignment | None, bytes]:
     """The assignment, and what came after it; (None, b"") when the supervisor has no use for this spare."""
     pending = b""
-    while b"\n" not in pending:
-        data = _read(descriptor)
-        if not data:
-            return None, b""
-        pending += data
-    line, _, rest = pending.partition(b"\n")
-    message = control.decode_down(line)
+    while True:
+        while b"\n" not in pending:
+            data = _read(descriptor)
+            if not data:
+                return None, b""
+            pending += data
+        line, _, rest = pending.partition(b"\n")
+        message = control.decode_down(line)
+        if not isinstance(message, control.Prepare):
+            break
+        prepare(message)
+        pending = rest
     if isinstance(message, control.Stop):
         return None, b""
     if not isinstance(message, control.Assignment):
@@ -402,7 +427,9 @@ def wait_for_assignment(descriptor: int) -> tuple[control.Assignment | None, byt
     return message, rest
 
 
-def live(wires: Wires, reports: Reports, assignment: control.Assignment, already: bytes) -> None:
+def live(
+    wires: Wires, reports: Reports, assignment: control.Assignment, already: bytes, store: Store | None = None
+) -> None:
     """Become that phase and epoch, run its actor, say goodbye and leave."""
     become(assignment)
     from ipc.emitter import Emitter
@@ -429,7 +456,7 @@ def live(wires: Wires, reports: Reports, assignment: control.Assignment, already
     # The spool's lock is ours from here. A supervisor that has died before this may have a successor that closed our
     # epoch; one that dies after it finds the lock taken. So look now, before the first event.
     already += look_at_control(wires.control)
-    anyio.run(_live, wires, reports, emitter, assignment, already)
+    anyio.run(_live, wires, reports, emitter, assignment, already, store)
 
 
 def become(assignment: control.Assignment) -> None:
@@ -509,8 +536,14 @@ def look_at_control(descriptor: int) -> bytes:
 
 
 async def _live(
-    wires: Wires, reports: Reports, emitter: Emitter, assignment: control.Assignment, already: bytes
+    wires: Wires,
+    reports: Reports,
+    emitter: Emitter,
+    assignment: control.Assignment,
+    already: bytes,
+    store: Store | None,
 ) -> NoReturn:
+    from . import actor
     from .own import ActorError
 
     channel = Channel(wires=wires, reports=reports, emitter=emitter, assignment=assignment)
@@ -518,6 +551,8 @@ async def _live(
     code = 0
     try:
         run = find_actor(assignment.options)
+        if run is actor.main:
+            run = partial(actor.main, store=store)
         async with anyio.create_task_group() as group:
             group.start_soon(channel.beat)
             await run(channel, assignment)

@@ -190,6 +190,7 @@ class Succession:
         child: Child | None = None
         try:
             child = await self._standby.take(self._mailbox.put)
+            child.prepare(self._preparation())
             epoch = self._epochs.take()
             opening = await self._desk.patiently(partial(self._record_epoch, seat.key, epoch, child, died, reason))
             died = False  # it is on record now
@@ -259,6 +260,13 @@ class Succession:
         await anyio.sleep(delay)
         if not self.stopping:
             await self.seat(seat, died=died, reason=reason, tree=tree)
+
+    def _preparation(self) -> control.Prepare:
+        return control.Prepare(
+            crew=str(self._workspace.crew),
+            state=str(self._workspace.state),
+            topology=as_data(self._config.topology),
+        )
 
     def _assignment(self, seat: Seat, epoch: int, nonce: str, spool: str) -> control.Assignment:
         address, key = self._plane.endpoint()

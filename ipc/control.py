@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-VERSION = 2
+VERSION = 1
 
 
 class Down(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=str.lower):

@@ -90,22 +90,27 @@ def test_a_report_is_written_at_once_where_there_is_room(pipe: tuple[int, int]) 
 
 
 @pytest.mark.only_on("posix", reason="non-blocking pipes")
-def test_a_report_never_overtakes_one_that_waits(pipe: tuple[int, int]) -> None:
-    """There is room again, but the thread has not written yet what waited for it."""
+def test_a_report_never_overtakes_one_that_is_being_written(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is too long to be written at once is the thread's; the next one waits for it, although there is room."""
     readable, writable = pipe
-    fill(writable)
     reports = Reports(writable)
-    reports.put(control.Trouble(what="first", text=""))
-    while not reports._writing:
-        time.sleep(0.001)
-    with reports._changed:
-        os.read(readable, 1 << 20)
-        reports.put(control.Trouble(what="second", text=""))
-    data = b""
-    while b'"second"' not in data:
-        data += os.read(readable, 1 << 20)
-    told = [control.decode_up(line) for line in data.splitlines() if line]
-    assert told == [control.Trouble(what="first", text=""), control.Trouble(what="second", text="")]
+    write, taken, may_write = os.write, threading.Event(), threading.Event()
+
+    def held(descriptor: int, data: bytes) -> int:
+        if threading.current_thread() is reports._thread:
+            taken.set()
+            may_write.wait(10)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", held)
+    long = control.Trouble(what="first", text="x" * 5000)
+    reports.put(long)
+    assert taken.wait(10)
+    reports.put(control.Trouble(what="second", text=""))
+    may_write.set()
+    assert read_lines(readable, b'"second"') == [long, control.Trouble(what="second", text="")]
     reports.close(5)
 
 

@@ -309,16 +309,20 @@ def load_driver(name: str, phase: str) -> Driver:
     return found() if isinstance(found, type) else found  # type: ignore[no-any-return]
 
 
-async def main(line: Line, assignment: Assignment) -> None:
-    """What a worker does after its first acts: open the store as its phase and epoch, and work."""
+async def main(line: Line, assignment: Assignment, *, store: Store | None = None) -> None:
+    """What a worker does after its first acts: open the store as its phase and epoch, and work.
+
+    `store` was opened before the assignment came, and is used if it is the one that the assignment names.
+    """
     phase, options = assignment.phase, assignment.options
     topology = from_data(assignment.topology)
     driver = own_driver(str(options["actor"]), phase, topology) if options.get("actor") else None
     if driver is None:
         driver = load_driver(str(options.get("driver", "builtin")), phase)
-    # The head outside moves with our records too: a history that was cut behind the supervisor's last one is noticed.
-    head = Path(assignment.state) / HEAD
-    store = Store.open(Path(assignment.crew), topology=topology, create=False, head_file=head)
+    if store is not None and (store.folder, store.topology) == (Path(assignment.crew), topology):
+        store.refresh()
+    else:
+        store = open_store(assignment.crew, assignment.state, topology)
     actor = Actor(
         policy=policy_of(phase, topology, driver),
         driver=driver,
@@ -328,6 +332,12 @@ async def main(line: Line, assignment: Assignment) -> None:
         topology=topology,
     )
     await actor.run()
+
+
+def open_store(crew: str, state: str, topology: Topology) -> Store:
+    """The documents, as a worker opens them."""
+    # The head outside moves with our records too: a history that was cut behind the supervisor's last one is noticed.
+    return Store.open(Path(crew), topology=topology, create=False, head_file=Path(state) / HEAD)
 
 
 def own_driver(name: str, phase: str, topology: Topology) -> Driver | None:

@@ -14,6 +14,7 @@ import faulthandler
 import importlib
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -37,6 +39,7 @@ if sys.platform == "win32":
     import msvcrt
 
 if TYPE_CHECKING:
+    from docs_store.store import Store
     from ipc.emitter import Emitter
 
 EXIT_CRASHED = 1
@@ -71,24 +74,32 @@ class Wires:
 
 
 class Reports:
-    """Lines up to the supervisor, from any thread, never waiting: a thread of its own writes them.
+    """Lines up to the supervisor, from any thread, never waiting: where the pipe is full, a thread of its own writes.
 
-    Of beats, idles and wishes for a turn only the latest waits to be written. While the loop's beats are overdue it
-    sends pulses, so that a blocked loop can be told from a held GIL.
+    Of beats, idles and wishes for a turn only the latest waits to be written. While the loop's beats are overdue the
+    thread sends pulses, so that a blocked loop can be told from a held GIL.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._waiting: deque[control.Up] = deque()
         self._changed = threading.Condition()
+        self._writing = False  # the thread has taken a message
         self._closing = False
         self._pulse_every: float | None = None
-        self._last_beat = 0.0
+        self._last_beat = self._last_pulse = 0.0
         self._thread = threading.Thread(target=self._write, name="reports", daemon=True)
         self._thread.start()
 
     def put(self, message: control.Up) -> None:
         with self._changed:
+            if isinstance(message, control.Beat):
+                self._last_beat = time.monotonic()
+                if self._pulse_every is not None and message.next_in and self._pulse_every != 2 * message.next_in:
+                    self._pulse_every = 2 * message.next_in
+                    self._changed.notify()
+            if not self._waiting and not self._writing and self._written_at_once(message):
+                return
             if isinstance(message, REPLACEABLE):
                 kind = type(message)
                 if any(isinstance(other, kind) for other in self._waiting):
@@ -96,10 +107,6 @@ class Reports:
             elif len(self._waiting) >= MOST_REPORTS:
                 self._waiting.popleft()
             self._waiting.append(message)
-            if isinstance(message, control.Beat):
-                self._last_beat = time.monotonic()
-                if self._pulse_every is not None and message.next_in:
-                    self._pulse_every = 2 * message.next_in
             self._changed.notify()
 
     def pulse_unless_beating(self, every: float) -> None:
@@ -115,6 +122,21 @@ class Reports:
             self._changed.notify()
         self._thread.join(within)
 
+    def _written_at_once(self, message: control.Up) -> bool:
+        """Write it here and now where that cannot wait: the thread would be heard only when the loop lets it run."""
+        if sys.platform == "win32":
+            return False
+        line = control.encode(message)
+        if len(line) > select.PIPE_BUF:
+            return False
+        room = select.poll()
+        room.register(self._descriptor, select.POLLOUT)
+        if room.poll(0) != [(self._descriptor, select.POLLOUT)]:
+            return False  # full, or nobody listens any more: the thread sees which
+        with contextlib.suppress(OSError):
+            return os.write(self._descriptor, line) == len(line)  # there is room for so much, and nobody else writes
+        return False
+
     def _write(self) -> None:
         with contextlib.suppress(OSError):  # nobody listens any more; the control thread sees that too, and acts
             while (message := self._next()) is not None:
@@ -124,15 +146,23 @@ class Reports:
 
     def _next(self) -> control.Up | None:
         with self._changed:
-            while True:
-                if self._waiting:
-                    return self._waiting.popleft()
-                if self._closing:
-                    return None
-                if not self._changed.wait(self._pulse_every) and self._pulse_every is not None:
-                    blocked = time.monotonic() - self._last_beat
-                    if blocked >= self._pulse_every:
-                        return control.Pulse(blocked=blocked, where=_where_main_is())
+            self._writing = False
+            message = self._awaited()
+            self._writing = message is not None
+            return message
+
+    def _awaited(self) -> control.Up | None:
+        while not self._waiting and not self._closing:
+            if self._pulse_every is None:
+                self._changed.wait()
+                continue
+            now = time.monotonic()
+            due = max(self._last_beat, self._last_pulse) + self._pulse_every
+            if now >= due:
+                self._last_pulse = now
+                return control.Pulse(blocked=now - self._last_beat, where=_where_main_is())
+            self._changed.wait(due - now)
+        return self._waiting.popleft() if self._waiting else None
 
 
 class Channel:
@@ -176,9 +206,10 @@ class Channel:
 
     def report(self, message: control.Up) -> None:
         """Tell the supervisor; from any thread, never waiting."""
+        self._reports.put(message)
         if isinstance(message, control.Ready):
             self.ready = True
-        self._reports.put(message)
+            self.emitter.begin()
 
     def working_on(self, task: str, pct: int = 0, step: str = "") -> None:
         """What the next beats say; a call is a sign of progress, also when it repeats itself. From any thread."""
@@ -281,10 +312,11 @@ def main() -> NoReturn:
     code = 0
     try:
         preload_drivers(lambda: has_come(wires.control))
-        assignment, already = wait_for_assignment(wires.control)
+        prepared = Prepared()
+        assignment, already = wait_for_assignment(wires.control, prepared.hear)
         if assignment is None:
             leave(0)  # a spare that was not needed
-        live(wires, reports, assignment, already)
+        live(wires, reports, assignment, already, prepared.store)
     except StartError as error:
         reports.put(control.Trouble(what="start", text=str(error)))
         code = EXIT_START_FAILED
@@ -354,16 +386,38 @@ def preload_drivers(enough: Callable[[], bool]) -> None:
         importlib.import_module(f"actors.drivers.builtin.{name}")
 
 
-def wait_for_assignment(descriptor: int) -> tuple[control.Assignment | None, bytes]:
+class Prepared:
+    """What a spare has opened for an assignment that is about to come."""
+
+    store: Store | None = None
+
+    def hear(self, message: control.Prepare) -> None:
+        """Open the documents. What is wrong with them is found again, and told, when the assignment is there."""
+        from docs_store.topology import from_data
+
+        from .actor import open_store
+
+        with contextlib.suppress(Exception):
+            self.store = open_store(message.crew, message.state, from_data(message.topology))
+
+
+def wait_for_assignment(
+    descriptor: int, prepare: Callable[[control.Prepare], None] = lambda _message: None
+) -> tuple[control.Assignment | None, bytes]:
     """The assignment, and what came after it; (None, b"") when the supervisor has no use for this spare."""
     pending = b""
-    while b"\n" not in pending:
-        data = _read(descriptor)
-        if not data:
-            return None, b""
-        pending += data
-    line, _, rest = pending.partition(b"\n")
-    message = control.decode_down(line)
+    while True:
+        while b"\n" not in pending:
+            data = _read(descriptor)
+            if not data:
+                return None, b""
+            pending += data
+        line, _, rest = pending.partition(b"\n")
+        message = control.decode_down(line)
+        if not isinstance(message, control.Prepare):
+            break
+        prepare(message)
+        pending = rest
     if isinstance(message, control.Stop):
         return None, b""
     if not isinstance(message, control.Assignment):
@@ -376,7 +430,9 @@ def wait_for_assignment(descriptor: int) -> tuple[control.Assignment | None, byt
     return message, rest
 
 
-def live(wires: Wires, reports: Reports, assignment: control.Assignment, already: bytes) -> None:
+def live(
+    wires: Wires, reports: Reports, assignment: control.Assignment, already: bytes, store: Store | None = None
+) -> None:
     """Become that phase and epoch, run its actor, say goodbye and leave."""
     become(assignment)
     from ipc.emitter import Emitter
@@ -398,11 +454,12 @@ def live(wires: Wires, reports: Reports, assignment: control.Assignment, already
         fallback=assignment.fallback,
         coalesce=not assignment.lockstep,
         on_trouble=trouble,
+        begins=False,  # connecting is not in the way of getting ready
     )
     # The spool's lock is ours from here. A supervisor that has died before this may have a successor that closed our
     # epoch; one that dies after it finds the lock taken. So look now, before the first event.
     already += look_at_control(wires.control)
-    anyio.run(_live, wires, reports, emitter, assignment, already)
+    anyio.run(_live, wires, reports, emitter, assignment, already, store)
 
 
 def become(assignment: control.Assignment) -> None:
@@ -467,8 +524,6 @@ def has_come(descriptor: int) -> bool:
             return bool(_winapi.PeekNamedPipe(msvcrt.get_osfhandle(descriptor), 0)[0])
         except OSError:  # its other end is closed
             return True
-    import select
-
     readable, _, _ = select.select([descriptor], [], [], 0)
     return bool(readable)
 
@@ -484,8 +539,14 @@ def look_at_control(descriptor: int) -> bytes:
 
 
 async def _live(
-    wires: Wires, reports: Reports, emitter: Emitter, assignment: control.Assignment, already: bytes
+    wires: Wires,
+    reports: Reports,
+    emitter: Emitter,
+    assignment: control.Assignment,
+    already: bytes,
+    store: Store | None,
 ) -> NoReturn:
+    from . import actor
     from .own import ActorError
 
     channel = Channel(wires=wires, reports=reports, emitter=emitter, assignment=assignment)
@@ -493,6 +554,8 @@ async def _live(
     code = 0
     try:
         run = find_actor(assignment.options)
+        if run is actor.main:
+            run = partial(actor.main, store=store)
         async with anyio.create_task_group() as group:
             group.start_soon(channel.beat)
             await run(channel, assignment)

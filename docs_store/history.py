@@ -309,7 +309,7 @@ class History:
         if self.head_file is None:
             return None
         try:
-            words = self.head_file.read_text("ascii").split()
+            words = self.head_file.read_bytes().decode("ascii").split()
         except (OSError, UnicodeDecodeError):
             return None
         if len(words) != 3 or words[2] != f"{zlib.crc32(' '.join(words[:2]).encode()):08x}" or not words[0].isdigit():

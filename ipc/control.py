@@ -1,6 +1,7 @@
 """What supervisor and worker say to each other besides events: one JSON object per line, each with a tag.
 
-Down (the worker's stdin): assignment, bells, acks, turns, stop. End of file means: the supervisor is gone.
+Down (the worker's stdin): what to prepare, assignment, bells, acks, turns, stop. End of file means: the supervisor is
+gone.
 Up (the worker's stderr, taken over as a private descriptor): ready, idle, beats, claims, turns. Any other line that
 comes up is what the interpreter printed before the worker's first acts, and is log text.
 """
@@ -32,8 +33,19 @@ class Modes(Down, frozen=True, kw_only=True):
     at_once: bool = False
 
 
+class Prepare(Down, frozen=True, kw_only=True):
+    """To a spare whose assignment is about to come: what of it is known already, so that the documents can be opened.
+
+    It has no epoch yet: nothing may be done in anybody's name. Without this message the assignment does.
+    """
+
+    crew: str
+    state: str
+    topology: Mapping[str, Any] = {}
+
+
 class Assignment(Down, frozen=True, kw_only=True):
-    """The first message: which phase and epoch this process is, and all that it needs for it.
+    """The first message but for `Prepare`: which phase and epoch this process is, and all that it needs for it.
 
     `address` and `key` (base64) are the queue's; empty when there is no queue. `mode` is "queue" or "stdout".
     `modes` says how the mode of each cycle is chosen; without it `mode` holds. In lock-step nothing is coalesced.
@@ -203,7 +215,7 @@ class Trouble(Up, frozen=True, kw_only=True):
     text: str
 
 
-AnyDown = Assignment | Bell | Ack | Redirect | Modes | Switch | Hold | Turn | Stop
+AnyDown = Prepare | Assignment | Bell | Ack | Redirect | Modes | Switch | Hold | Turn | Stop
 AnyUp = Spare | Ready | Idle | Claimed | Finished | Beat | Pulse | WantTurn | TurnDone | Trouble
 
 _encoder = msgspec.json.Encoder()

@@ -117,6 +117,7 @@ class Emitter:
         acked: bool = True,
         coalesce: bool = True,
         on_trouble: Callable[[str, str], None] | None = None,
+        begins: bool = True,
     ) -> None:
         self._worker, self._epoch, self._nonce = worker, epoch, nonce
         self._spool = spool
@@ -142,7 +143,8 @@ class Emitter:
             most_loose_bytes=_MOST_LOOSE_BYTES,
         )
         self._refused = 0
-        self._asleep = False
+        self._begun = False
+        self._asleep = True  # the first event begins, if `begin` has not
         self._rung = False
         self._bell = threading.Lock()
         self._bell.acquire()
@@ -175,9 +177,8 @@ class Emitter:
 
         self._watch_bell = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._start_feeder()
-        watcher = threading.Thread(target=self._watch, name="ipc-watcher", daemon=True)
-        watcher.start()
+        if begins:
+            self.begin()
 
     # -- making one
 
@@ -197,10 +198,12 @@ class Emitter:
         coalesce: bool = True,
         on_trouble: Callable[[str, str], None] | None = None,
         spool: Spool | None = None,
+        begins: bool = True,
     ) -> Emitter:
         """The emitter of one of the crew's workers; `key` is base64. `spool` is given where its lock is held already.
 
-        SpoolLockedError: the folder is gone or taken, so this process must end.
+        Without `begins` it connects with the first event, or when told to `begin`. SpoolLockedError: the folder is gone
+        or taken, so this process must end.
         """
         if sys.platform != "win32" and marker_fd >= 0 and not _PIPES_WAIT:
             os.set_blocking(marker_fd, False)  # a held pipe must not hold the feeder
@@ -216,6 +219,7 @@ class Emitter:
             fallback=fallback,
             coalesce=coalesce,
             on_trouble=on_trouble,
+            begins=begins,
         )
 
     @classmethod
@@ -250,6 +254,18 @@ class Emitter:
         )
         atexit.register(emitter.close, flush=ANSWER_WITHIN)
         return emitter
+
+    def begin(self) -> None:
+        """Start the threads that send, if nothing has yet."""
+        with self._lock:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._begun or self._closing:
+            return
+        self._begun = True
+        self._start_feeder()
+        threading.Thread(target=self._watch, name="ipc-watcher", daemon=True).start()
 
     # -- emitting
 
@@ -419,6 +435,7 @@ class Emitter:
     def _ring(self) -> None:
         """Wake the feeder; the lock is held."""
         self._asleep = False
+        self._begin()
         if not self._rung:
             self._rung = True
             self._bell.release()

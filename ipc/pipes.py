@@ -150,7 +150,7 @@ class PipeWriter(anyio.abc.ByteSendStream):
 
     async def send(self, item: bytes) -> None:
         """Returns when all of it is in the pipe. BrokenResourceError when nobody can read it any more."""
-        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint_if_cancelled()  # others have their turn when it is written
         view = memoryview(item)
         while view:
             if self._descriptor < 0:
@@ -166,6 +166,7 @@ class PipeWriter(anyio.abc.ByteSendStream):
                 raise anyio.BrokenResourceError from error
             else:
                 view = view[written:]
+        await anyio.lowlevel.cancel_shielded_checkpoint()
 
     def close(self) -> None:
         """The reader gets its end of file."""

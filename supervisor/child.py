@@ -182,6 +182,11 @@ class Child:
         finally:
             await self._process.aclose()
 
+    def prepare(self, message: control.Prepare) -> None:
+        """Let it open what its assignment will name; it is nobody's worker yet."""
+        if self.exited is None and self.assignment is None:
+            self.send(message)
+
     def assign(self, assignment: control.Assignment) -> None:
         """Make it that phase and epoch; at any time, also before it has said that it is a spare."""
         if self.exited is not None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -81,9 +82,13 @@ class EventPlane:
         more = {**(summary or {}), **({"pct": pct} if pct else {})}
         self.pump.record(type, phase, step, detail, more)
 
-    async def open_epoch(self, worker: str, epoch: int, nonce: str, identity: Identity) -> Path:
-        """The epoch's journal row and spool folder, before its worker hears of it."""
-        return await self.pump.open_epoch(worker, epoch, nonce, identity.pid, identity.created)
+    def opening(self, worker: str, epoch: int, identity: Identity) -> Future[Path]:
+        """Begin with the epoch's journal row and spool folder; from any thread."""
+        return self.pump.opening(worker, epoch, identity.pid, identity.created)
+
+    async def open_epoch(self, worker: str, epoch: int, nonce: str, opening: Future[Path]) -> Path:
+        """The epoch's spool folder when both are there, before its worker hears of it."""
+        return await self.pump.admit_opened(worker, epoch, nonce, opening)
 
     async def close_epoch(
         self, worker: str, epoch: int, reports: Sequence[Report], drained: Callable[[], Awaitable[None]]

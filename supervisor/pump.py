@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,11 +214,23 @@ class Pump:
         self, worker: str, epoch: int, nonce: str, pid: int | None = None, created: float | None = None
     ) -> Path:
         """Put the epoch on record and make its folder, before its worker hears of it. JournalError, OSError."""
+        return await self.admit_opened(worker, epoch, nonce, self.opening(worker, epoch, pid, created))
+
+    def opening(self, worker: str, epoch: int, pid: int | None = None, created: float | None = None) -> Future[Path]:
+        """Begin to put the epoch on record and to make its folder. From any thread: whoever has the number may ask."""
         folder = self.folder(worker, epoch)
-        row = OpenedRow(worker=worker, epoch=epoch, pid=pid, created=created)
-        recorded = asyncio.wrap_future(self.journal.commit([row]))  # one after the other, in the journal's thread
-        made = asyncio.wrap_future(self.journal.run(lambda: create_folder(folder)))
-        await asyncio.gather(recorded, made)
+        recorded = self.journal.commit([OpenedRow(worker=worker, epoch=epoch, pid=pid, created=created)])
+
+        def make() -> Path:  # in the journal's thread, after the row
+            recorded.result()
+            create_folder(folder)
+            return folder
+
+        return self.journal.run(make)
+
+    async def admit_opened(self, worker: str, epoch: int, nonce: str, opening: Future[Path]) -> Path:
+        """Take the epoch's events from when it is open; its folder. JournalError, OSError."""
+        folder = await asyncio.wrap_future(opening)
         self._admit_epoch(worker, epoch, nonce, Marks())
         return folder
 

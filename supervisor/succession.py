@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import anyio
@@ -136,8 +139,9 @@ class Succession:
         match decision:
             case StartAgain():
                 seat.state, seat.detail = "backoff", decision.reason
-                with anyio.move_on_after(max(0.0, decision.at - anyio.current_time())):
-                    await seat.hurry.wait()  # until a person is in a hurry
+                if (delay := decision.at - anyio.current_time()) > 0:
+                    with anyio.move_on_after(delay):
+                        await seat.hurry.wait()  # until a person is in a hurry
                 if self.stopping:
                     seat.moving = False
                     return
@@ -186,13 +190,12 @@ class Succession:
         child: Child | None = None
         try:
             child = await self._standby.take(self._mailbox.put)
+            child.prepare(self._preparation())
             epoch = self._epochs.take()
-            await self._desk.patiently(
-                lambda: self._documents.store.start_epoch(seat.key, epoch, died=died, reason=reason)
-            )
+            opening = await self._desk.patiently(partial(self._record_epoch, seat.key, epoch, child, died, reason))
             died = False  # it is on record now
             nonce = new_nonce()
-            folder = await self._plane.open_epoch(seat.key, epoch, nonce, child.identity)
+            folder = await self._plane.open_epoch(seat.key, epoch, nonce, opening)
             if tree is not None:
                 await tree.wait()
             if self.stopping:
@@ -218,7 +221,25 @@ class Succession:
             return
         finally:
             seat.moving = False
+        self._start(self._tell_head, child)
+
+    async def _tell_head(self, child: Child) -> None:
+        """The new epoch's record moves the head; others are woken to look at it when `child` has got ready."""
+        with anyio.move_on_after(SUCCESSOR_FIRST):
+            await child.wait_ready()
         self._mailbox.put(Moved(await self._desk.run(self._documents.head)))
+
+    def _record_epoch(
+        self,
+        phase: str,
+        epoch: int,
+        child: Child,
+        died: bool,  # noqa: FBT001 - partial's
+        reason: str,
+    ) -> Future[Path]:
+        """In the documents' thread: the history's record, and from there on, without a way back, journal and folder."""
+        self._documents.store.start_epoch(phase, epoch, died=died, reason=reason)
+        return self._plane.opening(phase, epoch, child.identity)
 
     async def _discard(self, seat: Seat, child: Child, epoch: int) -> None:
         """A worker that died before it got its assignment: its epoch, if opened, is closed as it is."""
@@ -239,6 +260,13 @@ class Succession:
         await anyio.sleep(delay)
         if not self.stopping:
             await self.seat(seat, died=died, reason=reason, tree=tree)
+
+    def _preparation(self) -> control.Prepare:
+        return control.Prepare(
+            crew=str(self._workspace.crew),
+            state=str(self._workspace.state),
+            topology=as_data(self._config.topology),
+        )
 
     def _assignment(self, seat: Seat, epoch: int, nonce: str, spool: str) -> control.Assignment:
         address, key = self._plane.endpoint()
@@ -281,6 +309,8 @@ class Succession:
         if seated is not None:
             with anyio.move_on_after(SUCCESSOR_FIRST):
                 await seated.wait()
+                if seat.child is not None:
+                    await seat.child.wait_ready()
         with anyio.CancelScope(shield=True):
             try:
                 reports = await self._desk.run(lambda: self._documents.reports_of(child.phase, epoch))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 from msgspec.structs import replace
 
-from actors.actor import Actor, load_driver
+from actors import actor as actor_module
+from actors.actor import Actor, load_driver, main
 from actors.driver import Context
 from actors.phases import DEVELOPER, OutOfPolicyError
 from actors.testing import ProbeDriver, RecordingLine
 from docs_store.mailbox import AsyncMailbox, Mailbox
 from docs_store.messages import Draft, Outcome, Status, Task
 from docs_store.store import Store
-from docs_store.topology import DEFAULT
+from docs_store.topology import DEFAULT, as_data
 from ipc.control import Assignment, Bell, Claimed, Finished, Hold, Idle, Ready, Stop, Turn, TurnDone, WantTurn
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +86,30 @@ async def test_it_works_what_is_open_and_then_reports_idle_at_the_head_it_looked
     assert idle.head == state.n
     kinds = [type(report) for report in line.reports]
     assert kinds == [Ready, Claimed, Finished, Idle]
+
+
+@pytest.mark.parametrize("place", ["crew", "another"])
+async def test_documents_that_are_open_already_are_used_if_they_are_those_of_the_assignment(
+    tmp_path: Path, store: Store, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what was recorded since, the epoch above all, is read before anything else."""
+    prepared = Store.open(tmp_path / place)
+    store.post("user", Draft(to="developer", kind="Implement", text="build it"))
+    opened: list[str] = []
+
+    def open_store(crew: str, *_: object) -> Store:
+        opened.append(crew)
+        return Store.open(crew)
+
+    monkeypatch.setattr(actor_module, "open_store", open_store)
+    line, order = RecordingLine(), replace(assignment(tmp_path), topology=as_data(DEFAULT), lockstep=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(main, line, order, store=prepared))
+        wanted = await line.heard(WantTurn)
+        line.tell(Stop(grace=1.0))
+    assert isinstance(wanted, WantTurn)
+    assert wanted.head == store.head
+    assert opened == ([] if place == "crew" else [str(tmp_path / "crew")])
 
 
 async def test_its_events_follow_the_commit_and_name_the_message(tmp_path: Path, store: Store) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,8 +20,10 @@ import pytest
 
 from actors import worker
 from actors.own import ActorError
-from actors.worker import Channel, Reports, StartError, Wires, find_actor, wait_for_assignment
+from actors.worker import Channel, Prepared, Reports, StartError, Wires, find_actor, wait_for_assignment
+from docs_store.store import Store
 from ipc import control, memory
+from ipc.spool import create_folder
 from supervisor.child import worker_command
 
 ASSIGNMENT = control.Assignment(
@@ -71,6 +75,43 @@ def fill(descriptor: int) -> None:
             os.write(descriptor, b"\n" * 65536)
     except BlockingIOError:
         os.set_blocking(descriptor, True)
+
+
+@pytest.mark.only_on("posix", reason="non-blocking pipes")
+def test_a_report_is_written_at_once_where_there_is_room(pipe: tuple[int, int]) -> None:
+    """The writing thread, which is held up here, is not needed for it."""
+    readable, writable = pipe
+    os.set_blocking(readable, False)
+    reports = Reports(writable)
+    with reports._changed:
+        reports.put(control.Ready(pid=1, epoch=2))
+        assert control.decode_up(os.read(readable, 65536)) == control.Ready(pid=1, epoch=2)
+    reports.close(5)
+
+
+@pytest.mark.only_on("posix", reason="non-blocking pipes")
+def test_a_report_never_overtakes_one_that_is_being_written(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is too long to be written at once is the thread's; the next one waits for it, although there is room."""
+    readable, writable = pipe
+    reports = Reports(writable)
+    write, taken, may_write = os.write, threading.Event(), threading.Event()
+
+    def held(descriptor: int, data: bytes) -> int:
+        if threading.current_thread() is reports._thread:
+            taken.set()
+            may_write.wait(10)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", held)
+    long = control.Trouble(what="first", text="x" * 5000)
+    reports.put(long)
+    assert taken.wait(10)
+    reports.put(control.Trouble(what="second", text=""))
+    may_write.set()
+    assert read_lines(readable, b'"second"') == [long, control.Trouble(what="second", text="")]
+    reports.close(5)
 
 
 @pytest.mark.only_on("posix", reason="non-blocking pipes")
@@ -266,6 +307,68 @@ def test_the_assignment_may_come_in_pieces(pipe: tuple[int, int]) -> None:
     while more := os.read(readable, 65536):
         rest += more
     assert rest == control.encode(control.Bell(head=1))
+
+
+def test_a_spare_prepares_before_its_assignment(pipe: tuple[int, int]) -> None:
+    """What the assignment will name is known sooner, and told to whoever opens it."""
+    readable, writable = pipe
+    said = control.Prepare(crew="crew", state="state")
+    os.write(writable, control.encode(said) + control.encode(ASSIGNMENT) + b"rest")
+    heard: list[control.Prepare] = []
+    assert wait_for_assignment(readable, heard.append) == (ASSIGNMENT, b"rest")
+    assert heard == [said]
+
+
+def test_documents_that_cannot_be_opened_beforehand_are_nobody_s_trouble_yet(tmp_path: Path) -> None:
+    """The spare lives on: the assignment may name others, and tells if it does not."""
+    prepared = Prepared()
+    prepared.hear(control.Prepare(crew=str(tmp_path / "none"), state=str(tmp_path)))
+    assert prepared.store is None
+
+
+SUCCESSOR = """
+import json, os, sys
+from pathlib import Path
+from actors import worker
+from docs_store.store import Store
+from docs_store.topology import DEFAULT, as_data
+from ipc import control
+from ipc.spool import create_folder
+
+folder = Path(sys.argv[1])
+worker.preload()
+worker.preload_drivers(lambda: False)
+before = set(sys.modules)
+
+def put(self, message):
+    if isinstance(message, control.Ready):
+        opened = prepared.store is not None
+        (folder / "found").write_text(json.dumps([opened, sorted(set(sys.modules) - before)]))
+        os._exit(0)
+
+worker.Reports.put = put
+prepared = worker.Prepared()
+places = {"crew": str(folder / "crew"), "state": str(folder), "topology": as_data(DEFAULT)}
+prepared.hear(control.Prepare(**places))
+reader, writer = os.pipe()
+assignment = control.Assignment(
+    phase="qa", epoch=1, nonce="n", workspace=str(folder), spool=str(folder / "spool"), log=str(folder / "log"),
+    **places
+)
+wires = worker.Wires(control=reader, markers=os.dup(1), reports=os.dup(2))
+worker.live(wires, worker.Reports(wires.reports), assignment, b"", prepared.store)
+"""
+
+
+def test_nothing_is_imported_between_assignment_and_ready(tmp_path: Path) -> None:
+    """A spare has all modules that a worker with a driver of ours needs to get ready."""
+    store = Store.open(tmp_path / "crew", head_file=tmp_path / "head")
+    store.start_epoch("qa", 1, died=False)
+    create_folder(tmp_path / "spool")
+    command, environ = worker_command()
+    command = [*command[: command.index("-m")], "-c", SUCCESSOR, str(tmp_path)]
+    subprocess.run(command, env=environ, check=True, timeout=60)
+    assert json.loads((tmp_path / "found").read_text()) == [True, []]
 
 
 def test_a_spare_whose_supervisor_goes_is_free(pipe: tuple[int, int]) -> None:

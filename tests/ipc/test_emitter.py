@@ -121,6 +121,40 @@ def test_events_arrive_once_and_in_order(side: Side, make: Callable[..., Emitter
     assert (statistics.given, statistics.durable, statistics.waiting) == (2000, 2000, 0)
 
 
+@pytest.mark.parametrize("how", ["begin", "emit", "switch"])
+def test_one_that_was_not_begun_connects_when_there_is_a_reason(
+    side: Side, make: Callable[..., Emitter], how: str
+) -> None:
+    """Being made starts no thread; being told to begin, an event or an order does, and events arrive as ever."""
+
+    def threads() -> list[str]:
+        return sorted(thread.name for thread in threading.enumerate() if thread not in before)
+
+    before = threading.enumerate()
+    emitter = make(begins=False)
+    assert threads() == []
+    match how:
+        case "begin":
+            emitter.begin()
+            emitter.begin()
+        case "switch":
+            emitter.switch("queue", "as told")
+        case _:
+            emitter.emit("qa", "x", detail="first")
+    assert [name for name in threads() if name in ("ipc-feeder", "ipc-watcher")] == ["ipc-feeder", "ipc-watcher"]
+    until(lambda: emitter.mode == "queue")
+    emitter.emit("qa", "x", detail="last")
+    assert emitter.drain(10)
+    assert [event.detail for event in side.events][-1] == "last"
+
+
+def test_one_that_never_began_is_closed_without_a_thread(make: Callable[..., Emitter]) -> None:
+    """Nothing is sent by being closed."""
+    before = threading.enumerate()
+    make(begins=False).close()
+    assert [thread for thread in threading.enumerate() if thread not in before] == []
+
+
 def test_a_starting_step_is_critical_when_it_is_new(make: Callable[..., Emitter], folder: Path) -> None:
     """The first of a starting step, done and error are spooled; the same starting step again is not."""
     emitter = make()

@@ -134,7 +134,9 @@ async def test_each_worker_is_counted(tmp_path: Path) -> None:
         assert plane.serve()
         for epoch in (1, 2):
             nonce = secrets.token_hex(8)
-            folder = await plane.open_epoch("qa", epoch, nonce, Identity(pid=1, created=0.0))
+            folder = await plane.open_epoch(
+                "qa", epoch, nonce, plane.opening("qa", epoch, Identity(pid=1, created=0.0))
+            )
             address, key = plane.endpoint()
             emitter = Emitter.for_worker(
                 worker="qa", epoch=epoch, nonce=nonce, folder=folder, address=address, key=key, marker_fd=-1,

@@ -21,7 +21,7 @@ from ipc.frames import MOST_EVENT, Meta, encode_batch, encode_event, fields_of
 from ipc.markers import encode_marker, encode_unsigned
 from ipc.spool import Spool
 from supervisor.hub import Hub
-from supervisor.journal import Journal, JournalReader, StoredEvent
+from supervisor.journal import Journal, JournalError, JournalReader, StoredEvent
 from supervisor.pump import Pump
 from tests.systems import SIGKILL, hold, let_go
 
@@ -498,6 +498,22 @@ def test_a_killed_supervisor_loses_nothing(tmp_path: Path) -> None:
         assert len(mine) == entry.stored > 0
     assert not [p for p in (tmp_path / "spools").iterdir() if p.name != "damaged"]
     journal.close()
+
+
+async def test_an_epoch_is_opened_from_another_thread_and_its_row_comes_first(tmp_path: Path) -> None:
+    """Whoever has put an epoch into the history goes on to the journal at once; a row that fails makes no folder."""
+    async with plane_in(tmp_path) as plane:
+        pump = plane.pump
+        opening = await asyncio.to_thread(pump.opening, "qa", 1, 7, 8.0)
+        folder = await pump.admit_opened("qa", 1, "n", opening)
+        assert folder.is_dir()
+        (entry,) = [entry for entry in plane.journal.reader.epochs() if entry.worker == "qa"]
+        assert (entry.epoch, entry.pid, entry.created) == (1, 7, 8.0)
+        plane.journal.fail_next(JournalError("full"))
+        opening = await asyncio.to_thread(pump.opening, "qa", 2)
+        with pytest.raises(JournalError):
+            await pump.admit_opened("qa", 2, "n", opening)
+        assert not pump.folder("qa", 2).exists()
 
 
 async def test_the_hub_replays_and_goes_on(tmp_path: Path) -> None:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
 import pytest
 
+from ipc import control
 from supervisor.config import parse
+from supervisor.desk import Desk
+from supervisor.letters import Mailbox, Moved
 from supervisor.restart import Exit, GiveUp, History, StartAgain, after_exit
-from supervisor.succession import policies
+from supervisor.seat import Seat
+from supervisor.succession import Succession, policies
+from supervisor.workspace import Workspace
 
 OWN = '[phases.p{0}]\nactor = "own.place:Actor"\n'
 
@@ -44,3 +57,131 @@ def test_the_crew_s_own_limit_is_the_one_that_was_set() -> None:
     assert all(isinstance(decision, StartAgain) for decision in decisions[:6])
     assert isinstance(decisions[6], GiveUp)
     assert (decisions[6].scope, decisions[6].inputs["crew_restarts_allowed"]) == ("crew", 6)
+
+
+class Place:
+    """A crew's succession with everything around it noting what it is asked for, in order."""
+
+    def __init__(self, folder: Path, start: Callable[..., Any]) -> None:
+        self.done: list[str] = []
+        self.settled = anyio.Event()
+        self.mailbox = Mailbox()
+        self.config = parse("")
+        self.seats = {
+            phase.key: Seat(phase=phase, config=self.config.phases[phase.key]) for phase in self.config.topology.phases
+        }
+        self.child = SimpleNamespace(
+            pid=7,
+            epoch=2,
+            phase="qa",
+            identity=None,
+            exited=None,
+            prepare=partial(self._note, "prepare"),
+            assign=partial(self._note, "assign"),
+            recheck_markers=lambda: None,
+            drain_markers=None,
+            close=lambda: None,
+            wait_ready=self.settled.wait,
+        )
+        plane: Any = SimpleNamespace(
+            opening=self._opening,
+            open_epoch=self._opened,
+            close_epoch=self._closed,
+            endpoint=lambda: ("", ""),
+            record=lambda *_args, **_more: None,
+        )
+        self.succession = Succession(
+            seats=self.seats,
+            workspace=Workspace(folder),
+            config=self.config,
+            documents=cast(
+                "Any",
+                SimpleNamespace(
+                    store=SimpleNamespace(start_epoch=lambda *_args, **_more: self.done.append("history")),
+                    reports_of=lambda *_args: (),
+                    head=lambda: 9,
+                ),
+            ),
+            desk=Desk(plane),
+            plane=plane,
+            standby=cast("Any", SimpleNamespace(take=self._take)),
+            epochs=cast("Any", SimpleNamespace(take=lambda: 2)),
+            transport=cast("Any", SimpleNamespace(first="queue", reason="", modes=None)),
+            mailbox=self.mailbox,
+            lockstep=False,
+            start=start,
+            look=self._nothing,
+        )
+
+    def _note(self, what: str, message: control.Down) -> None:
+        assert isinstance(message, control.Prepare if what == "prepare" else control.Assignment)
+        self.done.append(what)
+
+    def _opening(self, *_of: object) -> Future[Path]:
+        self.done.append("journal and folder")
+        opened: Future[Path] = Future()
+        opened.set_result(Path("folder"))
+        return opened
+
+    async def _opened(self, _phase: str, _epoch: int, _nonce: str, opening: Future[Path]) -> Path:
+        return opening.result()
+
+    async def _closed(self, *_of: object) -> None:
+        self.done.append("closed")
+
+    async def _take(self, _tell: object) -> Any:
+        return self.child
+
+    async def _nothing(self) -> None:
+        pass
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 - a thread makes it so
+        await anyio.sleep(0.001)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, the successor goes first."""
+    monkeypatch.setattr("supervisor.succession.SUCCESSOR_FIRST", 60.0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.usefixtures("patient")
+async def test_a_spare_opens_the_documents_while_its_epoch_is_recorded_and_works_when_that_is_done(
+    tmp_path: Path,
+) -> None:
+    """History, journal and folder, tree, assignment: nobody has an epoch before it is on record."""
+    async with anyio.create_task_group() as group:
+        place = Place(tmp_path, group.start_soon)
+        tree = anyio.Event()
+        group.start_soon(partial(place.succession.seat, place.seats["qa"], died=True, reason="died", tree=tree))
+        await anyio.wait_all_tasks_blocked()
+        await until(lambda: "journal and folder" in place.done)
+        await anyio.wait_all_tasks_blocked()
+        assert place.done == ["prepare", "history", "journal and folder"]
+        tree.set()
+        await anyio.wait_all_tasks_blocked()
+        assert place.done == ["prepare", "history", "journal and folder", "assign"]
+        place.settled.set()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.usefixtures("patient")
+async def test_nobody_is_woken_and_nothing_closed_before_the_successor_is_ready(tmp_path: Path) -> None:
+    """Bells and the closing of the dead epoch would have the processor that it needs."""
+    async with anyio.create_task_group() as group:
+        place = Place(tmp_path, group.start_soon)
+        dead = SimpleNamespace(**{**vars(place.child), "epoch": 1})
+        seated = anyio.Event()
+        group.start_soon(place.succession.bury, place.seats["qa"], cast("Any", dead), seated)
+        await place.succession.seat(place.seats["qa"], died=True, reason="died")
+        seated.set()
+        await anyio.wait_all_tasks_blocked()
+        assert place.mailbox.letters == []
+        assert "closed" not in place.done
+        place.settled.set()
+        await until(lambda: "closed" in place.done and Moved(9) in place.mailbox.letters)

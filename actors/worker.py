@@ -272,6 +272,9 @@ class Channel:
                 self._hear_line(line)
             data = _read(self._wires.control)
             if not data:
+                # What the loop would see next is our own killing, and no outcome: it gets no further.
+                with contextlib.suppress(RuntimeError):  # it has ended already
+                    self._loop.call_soon_threadsafe(threading.Event().wait)
                 leave_orphaned()
             pending += data
 

@@ -447,3 +447,52 @@ def test_a_spare_has_every_drivers_modules() -> None:
 def test_its_entry_names_are_stable() -> None:
     """The supervisor's side relies on these."""
     assert (worker.EXIT_CRASHED, worker.EXIT_START_FAILED, worker.EXIT_ORPHANED) == (1, 69, 76)
+
+
+# A worker's loop waits for a tool and draws a conclusion; its supervisor goes; between the kill and the exit is time.
+ORPHAN = """
+import os, sys, time
+from pathlib import Path
+import anyio
+from actors.worker import Channel, Reports, Wires
+from types import SimpleNamespace
+from ipc import control, process
+
+kill = process.kill
+process.kill = lambda identity: (kill(identity), time.sleep(0.5))
+assignment = control.Assignment(
+    phase="qa", epoch=1, nonce="n", workspace=".", crew=".", state=".", spool=".", log="log", beat_every=0.01
+)
+
+async def main():
+    reports = os.open(os.devnull, os.O_WRONLY)
+    wires = Wires(control=0, markers=-1, reports=reports)
+    emitter = SimpleNamespace(switch=None)
+    channel = Channel(wires=wires, reports=Reports(reports), emitter=emitter, assignment=assignment)
+    channel.listen(b"")
+    tool = await process.spawn([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
+    print("ready", flush=True)
+    code = await tool.wait()
+    Path(sys.argv[1]).write_text(f"the tool failed: {code}")
+
+anyio.run(main)
+"""
+
+
+def test_a_worker_without_supervisor_draws_no_conclusion_from_what_it_kills(tmp_path: Path) -> None:
+    """A tool that it ends because it is an orphan has not failed: nothing of that is put on record."""
+    said = tmp_path / "said"
+    child = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, str(said)],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child:
+        assert child.stdout.readline() == "ready\n"
+        child.stdin.close()
+        assert child.wait(30) == worker.EXIT_ORPHANED
+    assert not said.exists()

@@ -49,7 +49,9 @@ QUICK_TICK = 0.25  # the same while the question is whether the run may end
 DOCUMENTS_EVERY = 1.0  # seconds between looks at the documents where nobody tells us that one has changed
 DOCUMENTS_AGAIN = 0.25  # the same while one is still in motion
 REPOSITORY_EVERY = 10.0  # seconds between looks at the user's files, at least
-BUDGET = 15.0  # seconds for the whole shutdown
+BUDGET = 15.0  # seconds for asking all workers to go, one after the other
+AT_LEAST = 0.5  # seconds that each has, however many there are
+CLOSING = 10.0  # seconds for closing their epochs; what is open then is left to the next start
 RING_AGAIN = 1.0
 
 log = structlog.get_logger(__name__)
@@ -103,6 +105,7 @@ class Crew:
             lockstep=plan.lockstep,
             start=self._start,
             look=self.look,
+            gone=self._gone,
         )
         self.vigil = Vigil(
             seats=self.seats,
@@ -430,11 +433,17 @@ class Crew:
             return  # a spare; standby replaces it
         if seat.condemned:
             fact = replace(fact, text=f"{fact.text}\n{seat.condemned}".strip())
-        self.turns.gone(seat.key)
-        self.transport.gone(seat.key, asked=fact.asked)
+        if seat.moving:
+            return  # it was to be replaced anyway; who does that sees to this too
+        self._gone(fact)
         seat.moving, seat.hurry = True, anyio.Event()
         seat.state = "stopping" if fact.asked else "backoff"
         self._group.start_soon(self.succession.succeed, seat, fact)
+
+    def _gone(self, fact: Exited) -> None:
+        """Nobody waits any longer for what this worker was to say."""
+        self.turns.gone(fact.child.phase)
+        self.transport.gone(fact.child.phase, asked=fact.asked)
 
     def _seat_of(self, child: Child) -> Seat | None:
         seat = self.seats.get(child.phase)
@@ -654,26 +663,31 @@ class Crew:
         """Ask, wait, insist, in reverse start order, within one budget; then put everything away."""
         self._stopping = self.succession.stopping = True
         self._refuse_commands()
-        self.notifier.stopping(BUDGET + 15.0)  # and the last look, the last answers
+        self.notifier.stopping(BUDGET + CLOSING + 15.0)  # and the last look, the last answers
         with anyio.CancelScope(shield=True):
             deadline = anyio.current_time() + BUDGET
-            for seat in [self.seats[key] for key in reversed(dict.fromkeys((*self._started, *self.seats)))]:
-                child = seat.child
-                if child is None or child.exited is not None:
-                    continue
-                seat.state = "stopping"
-                await child.stop(
-                    max(0.5, min(5.0, deadline - anyio.current_time())),
-                    self.interrupted or "the run ends",
-                )
-                await child.end_tree()
-                if child.exited is not None:
-                    self.succession.record_exit(seat, child.exited)
-                await self.succession.bury(seat, child)
-                seat.state = "stopped"
-            with anyio.move_on_after(5.0):
+            left = [self.seats[key] for key in reversed(dict.fromkeys((*self._started, *self.seats)))]
+            while left and (grace := min(5.0, deadline - anyio.current_time())) > AT_LEAST:
+                await self._stop_one(left.pop(0), grace)
+            async with anyio.create_task_group() as group:  # the budget is used up: all at once
+                for seat in left:
+                    group.start_soon(self._stop_one, seat, AT_LEAST)
+            with anyio.move_on_after(CLOSING) as waiting:
                 await self.succession.all_closed()
+            if waiting.cancelled_caught:
+                names = ", ".join(self.succession.leave_open())
+                self.plane.record("log_entry", step="end", detail=f"left to the next start to be closed: {names}")
             await self._last_look()
+
+    async def _stop_one(self, seat: Seat, grace: float) -> None:
+        child = seat.child
+        if child is None or (child.exited is not None and seat.moving):
+            return  # its succession sees to it
+        seat.state = "stopping"
+        await child.stop(grace, self.interrupted or "the run ends")
+        await child.end_tree()
+        self.succession.put_away(seat, child)
+        seat.state = "stopped"
 
     async def at_desk(self, work: Callable[[], T]) -> T:
         """Run something of the documents in their thread, one at a time; for commands and for what only looks."""

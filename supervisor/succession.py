@@ -41,7 +41,10 @@ SEAT_AGAIN = 1.0  # seconds before a worker is seated whose epoch could not be p
 
 
 class Succession:
-    """Fills the seats. `start` starts a task in the owner's task group; `look` brings the documents up to date."""
+    """Fills the seats. `start` starts a task in the owner's task group; `look` brings the documents up to date.
+
+    `gone` is told of a worker that was replaced, whose exit nobody else sees to.
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Succession:
         lockstep: bool,
         start: Callable[..., Any],
         look: Callable[[], Awaitable[None]],
+        gone: Callable[[Exited], None],
     ) -> None:
         self.seats = seats
         self.restarts = 0
@@ -74,6 +78,8 @@ class Succession:
         self._lockstep = lockstep
         self._start = start
         self._look = look
+        self._gone = gone
+        self._burying: set[anyio.CancelScope] = set()
         self._closed = anyio.Event()
         self._history = History()
         self.reconfigure(config)
@@ -92,6 +98,13 @@ class Succession:
         while any(seat.closing for seat in self.seats.values()):
             self._closed = anyio.Event()
             await self._closed.wait()
+
+    def leave_open(self) -> list[str]:
+        """Wait no longer for epochs that are not closed yet: the next start does it. Which they are."""
+        left = [f"{seat.key} {epoch}" for seat in self.seats.values() for epoch in sorted(seat.closing)]
+        for scope in self._burying:
+            scope.cancel()
+        return left
 
     async def succeed(self, seat: Seat, fact: Exited) -> None:
         """After an exit: the whole tree goes, the epoch's events are closed, and somebody new may come.
@@ -145,11 +158,8 @@ class Succession:
                 if self.stopping:
                     seat.moving = False
                     return
-                self.restarts += 1
-                seat.restarts += 1
-                for other in decision.children:
-                    if other != seat.key:
-                        await self.replace(self.seats[other], decision.reason)
+                await self._replace_others(seat, decision)
+                self._count_restart(seat)
                 because = f"{seat.condemned}; {decision.reason}" if seat.condemned else decision.reason
                 await self.seat(seat, died=not fact.asked, reason=because, tree=tree)
             case GiveUp():
@@ -167,18 +177,51 @@ class Succession:
             case _:
                 assert_never(decision)
 
+    async def _replace_others(self, dead: Seat, decision: StartAgain) -> None:
+        """Those that the strategy restarts together with the dead one (one_for_all, rest_for_one), in their order.
+
+        Left out: who was given up or never started, which stays with people, and who is moving already: that one gets a
+        new worker anyway. All are taken at once, so that no other death of the same moment takes them too.
+        """
+        others = [self.seats[key] for key in decision.children if key != dead.key]
+        taken = [other for other in others if other.child is not None and not other.moving]
+        for other in taken:
+            other.moving = True
+        for other in taken:
+            if self.stopping:
+                other.moving = False
+                continue
+            self._count_restart(other)
+            await self.replace(other, decision.reason)
+
+    def _count_restart(self, seat: Seat) -> None:
+        self.restarts += 1
+        seat.restarts += 1
+
     async def replace(self, seat: Seat, reason: str) -> None:
-        """Stop a healthy worker because a sibling died (one_for_all, rest_for_one), and seat a new one."""
+        """Stop the seat's worker, and seat a new one. Whoever calls this moves the seat: nobody else may."""
         child, seat.moving = seat.child, True
-        if child is not None and child.exited is None:
-            seat.child, seat.state = None, "stopping"
+        died = False
+        if child is not None:
+            seat.child, seat.state = None, "stopping"  # its exit finds nobody: here is who sees to it
+            seat.closing.add(child.epoch)
+            died = child.exited is not None and not child.asked
             await child.stop(2.0, reason)
             await child.end_tree()
-            self._start(self.bury, seat, child)
+            self.put_away(seat, child)
+            if child.exited is not None:
+                self._gone(child.exited)
         if self.stopping:
             seat.moving = False
             return
-        await self.seat(seat, died=False, reason=reason)
+        await self.seat(seat, died=died, reason=reason)
+
+    def put_away(self, seat: Seat, child: Child) -> None:
+        """Put a worker's end on record, and begin to close its epoch."""
+        if child.exited is not None:
+            self.record_exit(seat, child.exited)
+        seat.closing.add(child.epoch)
+        self._start(self.bury, seat, child)
 
     async def seat(self, seat: Seat, *, died: bool, reason: str, tree: anyio.Event | None = None) -> None:
         """Give the place to a new worker: number, history record, journal row and folder, assignment, in this order.
@@ -200,6 +243,7 @@ class Succession:
                 await tree.wait()
             if self.stopping:
                 await self._discard(seat, child, epoch)
+                seat.moving = False
                 return
             seat.seated(child, epoch, self._transport.first, self._transport.reason, now=anyio.current_time())
             child.assign(self._assignment(seat, epoch, nonce, str(folder)))
@@ -217,10 +261,9 @@ class Succession:
             if child is not None:
                 await self._discard(seat, child, epoch)
             delay = self._policy.first_delay if isinstance(error, (ChildGoneError, SpawnError)) else SEAT_AGAIN
-            self._start(self._seat_later, seat, died, reason, delay, tree)
+            self._start(self._seat_later, seat, died, reason, delay, tree)  # it stays on the move until then
             return
-        finally:
-            seat.moving = False
+        seat.moving = False
         self._start(self._tell_head, child)
 
     async def _tell_head(self, child: Child) -> None:
@@ -256,7 +299,6 @@ class Succession:
         tree: anyio.Event | None,
     ) -> None:
         """The worker was gone before it got its assignment, or that could not be put on record: try with another."""
-        seat.moving = True
         await anyio.sleep(delay)
         if not self.stopping:
             await self.seat(seat, died=died, reason=reason, tree=tree)
@@ -311,11 +353,13 @@ class Succession:
                 await seated.wait()
                 if seat.child is not None:
                     await seat.child.wait_ready()
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True) as scope:
+            self._burying.add(scope)
             try:
                 reports = await self._desk.run(lambda: self._documents.reports_of(child.phase, epoch))
                 await self._plane.close_epoch(child.phase, epoch, reports, child.drain_markers)
             finally:
+                self._burying.discard(scope)
                 child.close()
                 seat.closing.discard(epoch)
                 self._closed.set()

@@ -111,6 +111,7 @@ class Place:
             lockstep=False,
             start=start,
             look=self._nothing,
+            gone=lambda fact: self.done.append(f"gone {fact.child.phase}"),
         )
 
     def _note(self, what: str, message: control.Down) -> None:

@@ -1,7 +1,7 @@
 """What people may ask a running supervisor for, and what it answers: the vocabulary between API and owner.
 
-A command is a letter in the owner's mailbox like every exit and report, so two at once are taken one after the other;
-each gets one `Reply`. How it travels is `control`'s, what is done about it `crew`'s and `orders`'.
+A command is a letter in the owner's mailbox like every exit and report, so two at once are taken up one after the
+other; each gets one `Reply`. How it travels is `control`'s, what is done about it `crew`'s and `orders`'.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ Command = StopCrew | RestartPhase | RestartAll | Reload | Hold | GiveTask | Answ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What became of a command: a sentence for people, `data` for programs. Not `ok`: nothing was changed."""
+    """What became of a command: a sentence for people, `data` for programs.
+
+    Not `ok`: it was refused, or came only as far as `text` says.
+    """
 
     ok: bool
     text: str

@@ -84,6 +84,7 @@ class Crew:
         self.turns = Turns()
         self.notifier = notifier
         self.mailbox = Mailbox()
+        self.lane = anyio.Lock()  # for commands that go through the whole crew
         self.seats = {phase.key: Seat(phase=phase, config=config.phases[phase.key]) for phase in config.topology.phases}
         self.interrupted = ""  # by whom: a signal, or a command
         self._dirty: tuple[str, ...] = ()

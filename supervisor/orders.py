@@ -1,11 +1,13 @@
 """Carries out what people ask of a running crew, in tasks beside the owner's loop, and says what came of it.
 
 The owner has taken the command from its mailbox; here is what may wait: workers that stop, the store's lock, a file to
-read. Whether two commands get into each other's way is told by the seat (`moving`) and by the one desk.
+read. Commands that go through the whole crew wait for each other in its lane; whether others get into each other's way
+is told by the seat (`moving`) and by the one desk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from anyio.to_thread import run_sync
@@ -32,9 +34,11 @@ async def carry_out(crew: Crew, command: Command) -> Reply:
             case RestartPhase(phase=phase):
                 return await _restart(crew, phase)
             case RestartAll():
-                return await _restart_all(crew)
+                async with crew.lane:
+                    return await _restart_all(crew)
             case Reload():
-                return await _reload(crew)
+                async with crew.lane:
+                    return await _reload(crew)
             case Hold():
                 return await _hold(crew, command)
             case GiveTask():
@@ -71,6 +75,7 @@ async def _restart(crew: Crew, phase: str) -> Reply:
 async def _restart_all(crew: Crew) -> Reply:
     """One that does not get ready ends it: then something is wrong that would end the others, too."""
     done: list[str] = []
+    await crew.standby.refresh()  # a program that was installed meanwhile is what the new ones run
     keys = list(crew.seats)
     for n, key in enumerate(keys):
         seat = crew.seats[key]
@@ -120,13 +125,23 @@ async def _reload(crew: Crew) -> Reply:
     affected = tuple(key for key in crew.seats if needs_restart(old, new, key))
     crew.reconfigure(new)
     await crew.apply_limits()
+    restarted: list[str] = []
+    left: list[str] = []
+    if affected:
+        await crew.standby.refresh()
     for key in affected:
         seat = crew.seats[key]
         if seat.child is not None and not seat.moving:
             await crew.restart(seat, "its part of supervisor.toml has changed")
-    said = [f"restarted: {', '.join(affected)}" if affected else "no worker had to be restarted"]
+            restarted.append(key)
+        elif seat.moving:
+            left.append(f"{key} was being restarted just then; `supervisor restart {key}` makes sure of it")
+        else:
+            left.append(f"{key} has no worker ({seat.state}); its next one reads it")
+    said = [f"restarted: {', '.join(restarted)}" if restarted else "no worker had to be restarted"]
+    said += left
     said += [f"{', '.join(later)} {LATER}"] if later else []
-    return Reply(ok=True, text=f"supervisor.toml is read again; {'; '.join(said)}", data=_said(affected, later))
+    return Reply(ok=True, text=f"supervisor.toml is read again; {'; '.join(said)}", data=_said(restarted, later))
 
 
 def needs_restart(old: Config, new: Config, phase: str) -> bool:
@@ -136,7 +151,7 @@ def needs_restart(old: Config, new: Config, phase: str) -> bool:
     return old.project != new.project or any(getattr(before, name) != getattr(after, name) for name in told)
 
 
-def _said(restarted: tuple[str, ...], later: tuple[str, ...]) -> dict[str, list[str]]:
+def _said(restarted: Sequence[str], later: Sequence[str]) -> dict[str, list[str]]:
     return {"restarted": list(restarted), "later": list(later)}
 
 

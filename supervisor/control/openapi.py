@@ -82,7 +82,7 @@ REFUSALS = {
     401: "The token is missing or wrong",
     403: "A page elsewhere asked",
     404: "There is no such phase or document",
-    409: "The command was understood, and nothing was changed",
+    409: "The command was understood, and refused, or done only as far as its text says",
     410: "Nothing can be continued from this cursor",
     413: "The body is too large",
     421: "The Host is not ours",

@@ -47,7 +47,7 @@ class AnswerBody(Body, frozen=True):
 
 
 class ReplyOut(msgspec.Struct, kw_only=True):
-    """What became of a command. With status 409 `ok` is false and nothing was changed."""
+    """What became of a command. With status 409 `ok` is false: refused, or done only as far as `text` says."""
 
     ok: bool
     text: str

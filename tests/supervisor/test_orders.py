@@ -70,9 +70,18 @@ class FakeCrew:
         self.restarted: list[str] = []
         self.limits: list[int] = []
         self.epoch = 10
+        self.lane = anyio.Lock()
+        self.standby = self
+        self.refreshed = 0
+        self.gate: anyio.Event | None = None  # a restart waits for it
+
+    async def refresh(self) -> None:
+        self.refreshed += 1
 
     async def restart(self, seat: Seat, reason: str) -> None:
         self.restarted.append(seat.key)
+        if self.gate is not None:
+            await self.gate.wait()
         self.epoch += 1
         seat.epoch, seat.detail = self.epoch, reason
 
@@ -173,6 +182,44 @@ async def test_a_reload_touches_only_what_changed(crew: FakeCrew, toml: str, res
     assert crew.restarted == restarted == list(reply.data["restarted"])
     assert crew.config == parse(toml)
     assert ("nothing was touched" in reply.text) == (toml == "")
+
+
+async def test_commands_that_go_through_the_crew_wait_for_each_other(crew: FakeCrew) -> None:
+    """A reload that comes while all get new workers touches nobody before they have."""
+    FakeWorkspace.config_read = parse("[project]\nhang = 5\n")
+    crew.gate = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, crew, RestartAll())
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(ask, crew, Reload())
+        await anyio.wait_all_tasks_blocked()
+        assert crew.restarted == ["planning"]
+        crew.gate.set()
+    assert crew.restarted == [*crew.seats, *crew.seats]
+
+
+async def test_new_workers_for_all_are_no_old_spares(crew: FakeCrew) -> None:
+    """What was installed since a spare was started is what the new workers run."""
+    await ask(crew, RestartAll())
+    assert crew.refreshed == 1
+    FakeWorkspace.config_read = parse("[restart]\nrestarts = 9\n")
+    await ask(crew, Reload())
+    assert crew.refreshed == 1
+    FakeWorkspace.config_read = parse("[project]\nhang = 5\n")
+    await ask(crew, Reload())
+    assert crew.refreshed == 2
+
+
+async def test_a_reload_says_what_it_left_and_why(crew: FakeCrew) -> None:
+    """One that is being restarted, and one that was given up, are not called restarted."""
+    FakeWorkspace.config_read = parse("[project]\nhang = 5\n")
+    crew.seats["qa"].moving = True
+    crew.seats["debugging"].child, crew.seats["debugging"].state = None, "quarantined"
+    reply = await ask(crew, Reload())
+    assert reply.ok
+    assert list(reply.data["restarted"]) == crew.restarted == ["planning", "developer"]
+    assert "qa was being restarted just then" in reply.text
+    assert "debugging has no worker (quarantined)" in reply.text
 
 
 async def test_a_file_with_mistakes_or_other_phases_changes_nothing(crew: FakeCrew) -> None:

@@ -46,6 +46,9 @@ EXIT_CRASHED = 1
 EXIT_START_FAILED = 69  # it never got ready, and said why
 EXIT_ORPHANED = 76  # its supervisor is gone
 
+if sys.platform != "win32":
+    STACKS = signal.SIGUSR2  # puts the stacks of all threads into the log file, also while one holds the interpreter
+
 MARK = "PHASE_SUPERVISOR_MARK"  # names the entry of our environment that marks our tree
 PYTHONPATH = "PHASE_SUPERVISOR_PYTHONPATH"  # the user's, kept from us, given back to what we start
 
@@ -477,6 +480,8 @@ def become(assignment: control.Assignment) -> None:
     os.close(descriptor)
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     faulthandler.enable()
+    if sys.platform != "win32":
+        faulthandler.register(STACKS, all_threads=True)
     configure_logs(phase=assignment.phase, epoch=assignment.epoch)
     os.chdir(assignment.workspace)
 

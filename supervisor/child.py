@@ -265,6 +265,13 @@ class Child:
                     await self.gone.wait()
         return self.exited
 
+    def show_stacks(self) -> bool:
+        """Have it write where each of its threads is to its log, also while one holds the interpreter; or False."""
+        if sys.platform == "win32" or self.assignment is None or not self.is_ready or self.process.has_exited:
+            return False
+        os.kill(self.pid, worker.STACKS)
+        return True
+
     def kill(self) -> None:
         """End its process group at once. The exit is told like any other; `asked` stays what it was."""
         self.process.kill()

@@ -24,6 +24,7 @@ FILE = "supervisor.toml"
 FORMAT = 1  # of the file
 Fallback = Literal["auto", "never"]
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+OnVerdict = Literal["restart", "warn"]
 LogFormat = Literal["console", "json"]
 Path = tuple[str, ...]  # the keys that lead to a value
 
@@ -119,14 +120,15 @@ class JournalConfig:
 class RestartConfig:
     """When a worker that died is started again. Times in seconds; `deaths` on one task quarantine it.
 
-    `restarts` of one phase and `crew_restarts` of all within `within` are borne; 0 of the latter: as many as the phases
-    may have together.
+    `restarts` of one phase and `crew_restarts` of all within `within` are borne, 0 of the latter: as many as the phases
+    may have together; so are `start_failures` in a row.
     """
 
     strategy: Strategy = "one_for_one"
     restarts: int = 5
     crew_restarts: int = 0
     within: float = 60.0
+    start_failures: int = 3
     first_delay: float = 0.2
     longest_delay: float = 30.0
     stable_after: float = 10.0
@@ -138,12 +140,16 @@ class LivenessConfig:
     """When a worker that still runs is taken for hanging; seconds.
 
     0 means never for `no_progress`, and for `suspended`: one that somebody has stopped (SIGSTOP) and not let go on.
+    `on_…` says what is done about a loop that is blocked, an interpreter that is held, a task that gets no further.
     """
 
     start_grace: float = 30.0
     silence: float = 15.0
     suspended: float = 30.0
     no_progress: float = 1800.0
+    on_blocked: OnVerdict = "restart"
+    on_held: OnVerdict = "restart"
+    on_no_progress: OnVerdict = "restart"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +322,7 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "restarts": whole(0, 1000),
         "crew_restarts": whole(0, 100_000),
         "within": number(above=0.0),
+        "start_failures": whole(0, 1000),
         "first_delay": number(),
         "longest_delay": number(),
         "stable_after": number(),
@@ -326,6 +333,9 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "silence": number(above=1.0),
         "suspended": number(),
         "no_progress": number(),
+        "on_blocked": one_of("restart", "warn"),
+        "on_held": one_of("restart", "warn"),
+        "on_no_progress": one_of("restart", "warn"),
     },
     "log": {"format": one_of("console", "json"), "max_mb": whole(1, 10_000), "keep": whole(1, 1000)},
     "notify": {

@@ -397,6 +397,7 @@ def policies(config: Config) -> tuple[RestartPolicy, CrewPolicy]:
     policy = RestartPolicy(
         restarts=restart.restarts,
         within=restart.within,
+        start_failures=restart.start_failures,
         stable_after=restart.stable_after,
         first_delay=restart.first_delay,
         longest_delay=max(restart.first_delay, restart.longest_delay),

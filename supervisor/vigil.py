@@ -6,6 +6,7 @@ verdicts are put on record, and a condemned worker is killed. What follows from 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from .watch import memory_of, over_limit, stopped_by
 if TYPE_CHECKING:
     from .plane import EventPlane
 
+STANDING = {"loop blocked", "gil held", "no progress"}  # where its threads are is what a person will ask
+LAST_WORDS = 0.5  # seconds for saying so
 MEMORY_EVERY = 2.0  # seconds between two looks at how much memory the limited phases hold
 
 
@@ -92,11 +95,23 @@ class Vigil:
             return
         seat.condemned = seat.detail = f"{verdict.state}: {verdict.reason}"
         self._record_verdict("phase_error", seat, verdict)
-        seat.child.kill()
+        if verdict.state in STANDING and seat.child.show_stacks():
+            self._start(self._end_soon, seat.child)
+        else:
+            seat.child.kill()
+
+    @staticmethod
+    async def _end_soon(child: Child) -> None:
+        """After a moment to write its stacks in."""
+        with anyio.move_on_after(LAST_WORDS):
+            await child.wait()
+        child.kill()
 
     def _record_verdict(self, type_: str, seat: Seat, verdict: Verdict) -> None:
         step = "limit" if verdict.state in ("over time", "over memory") else "verdict"
         what = "; it is ended" if verdict.action == "restart" else ""
+        if what and verdict.state in STANDING and sys.platform != "win32":
+            what = "; its log says where each thread was; it is ended"
         self._plane.record(
             type_,
             phase=seat.key,

@@ -35,6 +35,9 @@ def liveness_policy(config: LivenessConfig) -> LivenessPolicy:
         slow_after=min(1.0, config.silence),
         suspended_after=config.suspended or None,
         no_progress_after=config.no_progress or None,
+        loop_blocked=config.on_blocked,
+        gil_held=config.on_held,
+        no_progress=config.on_no_progress,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 
 import pytest
@@ -71,6 +73,7 @@ EXPECTED = {
     "takes_long": ("limit", "over time", "phases.takes_long.task_time"),
     "grows": ("limit", "over memory", "phases.grows.memory_mb"),
 }
+STANDS = ("blocks", "holds")  # in a call of theirs; a task of the loop that waits is on no thread's stack
 
 
 def test_each_way_of_not_living_is_told_apart_and_acted_on(shop: Shop) -> None:
@@ -106,6 +109,10 @@ def test_each_way_of_not_living_is_told_apart_and_acted_on(shop: Shop) -> None:
         assert (told[0]["step"], told[0]["summary"]["verdict"]) == (step, state), (name, told[0]["detail"])
         if name != "blocks":
             assert words in told[0]["detail"]
+        if name in STANDS and sys.platform != "win32":
+            (log,) = (shop.root / ".supervisor" / "logs").glob(f"{name}-*.log")
+            assert re.search(rf"hogs.py.*, line \d+ in {name}", log.read_text()), (name, log.read_text())
+            assert "its log says where" in told[0]["detail"]
         why = shop.say("why", name)
         assert state in why
         assert "0 are allowed" in why or "failed to start" in why

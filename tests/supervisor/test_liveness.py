@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc import control
+from supervisor.config import parse
 from supervisor.liveness import LivenessPolicy, OwnPulse, Vitals, judge
+from supervisor.watch import liveness_policy
 
 POLICY = LivenessPolicy(start_grace=30, slow_after=1, silent_after=10, no_progress_after=100)
 READY = Vitals(started_at=0.0).ready(1.0)
@@ -170,3 +172,11 @@ def test_nobody_is_called_dead_for_our_own_stall(ready: bool, beaten: bool, puls
     assert judge(awake, POLICY, now + 9.9).action == "none"
     if ready:
         assert judge(awake, POLICY, now + 10.1).state in ("gil held", "loop blocked"), "real silence is still found"
+
+
+@pytest.mark.parametrize(("key", "field"), [("blocked", "loop_blocked"), ("held", "gil_held"), ("no_progress",) * 2])
+def test_what_is_done_about_each_verdict_is_the_configuration_s(key: str, field: str) -> None:
+    """`[liveness] on_…`, each for itself; a restart otherwise."""
+    policy = liveness_policy(parse(f'[liveness]\non_{key} = "warn"\n').liveness)
+    actions = {name: getattr(policy, name) for name in ("loop_blocked", "gil_held", "no_progress", "suspended")}
+    assert actions == {**dict.fromkeys(actions, "restart"), field: "warn"}

@@ -186,3 +186,13 @@ async def test_nobody_is_woken_and_nothing_closed_before_the_successor_is_ready(
         assert "closed" not in place.done
         place.settled.set()
         await until(lambda: "closed" in place.done and Moved(9) in place.mailbox.letters)
+
+
+def test_failed_starts_in_a_row_are_limited_as_the_configuration_says() -> None:
+    """None allowed: the first one is giving up."""
+    config = parse("[restart]\nstart_failures = 0\n")
+    policy, crew = policies(config)
+    exit_ = Exit(child="qa", code=69, ready=False, ran_for=0.1)
+    order = tuple(phase.key for phase in config.topology.phases)
+    decision = after_exit(exit_, history=History(), policy=policy, crew=crew, order=order, now=1.0, jitter=0.0)
+    assert isinstance(decision, GiveUp)

@@ -62,7 +62,9 @@ def nssm(service: Service) -> str:
     log = str(service.workspace / ".supervisor" / "logs" / "service.log")
     name = service.name
     commands = [
-        ["nssm", "install", name, program, *arguments],
+        ["nssm", "install", name, program],
+        # One word with its quotes inside: NSSM puts blanks between further words and forgets where each one ended.
+        ["nssm", "set", name, "AppParameters", subprocess.list2cmdline(arguments)],
         ["nssm", "set", name, "AppDirectory", str(service.workspace)],
         ["nssm", "set", name, "Start", "SERVICE_DELAYED_AUTO_START"],
         ["nssm", "set", name, "AppStopMethodConsole", str(STOP_WITHIN * 1000)],

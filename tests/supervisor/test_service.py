@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import plistlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -130,10 +131,53 @@ def test_wrappers_of_windows_quote_their_way() -> None:
     """A path with blanks is one argument, and one with & is valid XML."""
     made = Service(workspace=PureWindowsPath(r"C:\R & D\my shop"), python=PureWindowsPath(r"C:\venv\python.exe"))
     assert r'-C "C:\R & D\my shop" run --plain' in shawl(made)
-    assert r'-C "C:\R & D\my shop" run --plain' in nssm(made)
     found = ET.fromstring(winsw(made))
     assert found.findtext("arguments") == r'-P -m supervisor.service.relayed -C "C:\R & D\my shop" run --plain'
     assert found.findtext("workingdirectory") == r"C:\R & D\my shop"
+
+
+def split(line: str) -> list[str]:
+    """A command line as a program on Windows gets its words: the rules of the C runtime, `""` within quotes aside."""
+    words: list[str] = []
+    word: list[str] = []
+    begun = quoted = False
+    for slashes, mark in re.findall(r"(\\*)([^\\]|$)", line):
+        if mark == '"':
+            word += "\\" * (len(slashes) // 2)
+            if len(slashes) % 2:
+                word += mark
+            else:
+                quoted = not quoted
+            begun = True
+            continue
+        word += slashes
+        begun = begun or bool(slashes)
+        if mark in {" ", ""} and not quoted:
+            if begun:
+                words.append("".join(word))
+            word, begun = [], False
+        else:
+            word += mark
+            begun = True
+    return words
+
+
+WINDOWS = PureWindowsPath(r"C:\work")
+
+
+@given(st.text(st.sampled_from('ab\\" &'), max_size=12), st.text(st.sampled_from("ab\\ "), max_size=12))
+def test_words_are_split_as_they_were_joined(one: str, other: str) -> None:
+    """The C runtime's rules, on which the next test stands, undo what `list2cmdline` does."""
+    assert split(subprocess.list2cmdline([one, other, "x"])) == [one, other, "x"]
+
+
+def test_nssm_starts_the_command_as_it_is() -> None:
+    """NSSM keeps what follows AppParameters, with blanks between the words, and hands it over: nothing falls apart."""
+    made = Service(workspace=WINDOWS / "my shop", python=PureWindowsPath(r"C:\Program Files\venv\python.exe"))
+    lines = [split(line) for line in nssm(made).splitlines()]
+    (program,) = [words[3:] for words in lines if words[:2] == ["nssm", "install"]]
+    (kept,) = [" ".join(words[4:]) for words in lines if words[3:4] == ["AppParameters"]]
+    assert [*program, *split(kept)] == list(made.command)
 
 
 def test_names_differ_where_folders_do() -> None:

@@ -58,7 +58,7 @@ def print_(
     credential: Credential = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a service manager or wrapper is to be given; changes nothing."""
+    """Print what a service manager or wrapper is to be given (commands: for cmd.exe); changes nothing."""
     from supervisor.service import launchd, systemd, wrappers
 
     service = _service(ctx, name, system=system, user=user, credentials=credential or ())
@@ -70,7 +70,10 @@ def print_(
         Wrapper.nssm: wrappers.nssm,
     }
     made_for = wrapper or _usual()
-    text = texts[made_for](service)
+    try:
+        text = texts[made_for](service)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if as_json:
         say_json({"name": service.name, "wrapper": made_for.value, "text": text})
         return

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree import ElementTree as ET
 
@@ -65,7 +65,7 @@ def test_what_another_start_would_only_repeat_is_not_retried(code: int) -> None:
     never = {0, *map(int, setting(text, "RestartPreventExitStatus").split()), int(setting(text, "SuccessExitStatus"))}
     assert code in never
     assert f"AppExit {code} Exit" in nssm(service())
-    words = shlex.split(shawl(service()).splitlines()[0])
+    words = shlex.split(shawl(service()).splitlines()[1])
     assert str(code) in words[words.index("--restart-if-not") + 1].split(",")
 
 
@@ -171,13 +171,49 @@ def test_words_are_split_as_they_were_joined(one: str, other: str) -> None:
     assert split(subprocess.list2cmdline([one, other, "x"])) == [one, other, "x"]
 
 
-def test_nssm_starts_the_command_as_it_is() -> None:
+def past_cmd(line: str) -> str:
+    """What cmd.exe makes of a line that it is given: one command, without its carets; anything else fails."""
+    kept, quoted = "", False
+    marks = iter(line)
+    for mark in marks:
+        assert mark != "%", f"a variable in {line}"
+        if mark == "^" and not quoted:
+            kept += next(marks)
+            continue
+        assert quoted or mark not in "&|<>()", f"cmd.exe ends the command at {mark} of {line}"
+        quoted ^= mark == '"'
+        kept += mark
+    return kept
+
+
+@pytest.mark.parametrize("folder", ["my shop", "R&D", "R & D (old)", "a^b", "up&del x"])
+def test_nssm_starts_the_command_as_it_is(folder: str) -> None:
     """NSSM keeps what follows AppParameters, with blanks between the words, and hands it over: nothing falls apart."""
-    made = Service(workspace=WINDOWS / "my shop", python=PureWindowsPath(r"C:\Program Files\venv\python.exe"))
-    lines = [split(line) for line in nssm(made).splitlines()]
+    made = Service(workspace=WINDOWS / folder, python=PureWindowsPath(r"C:\Program Files\venv\python.exe"))
+    lines = [split(past_cmd(line)) for line in nssm(made).splitlines() if line.startswith("nssm")]
     (program,) = [words[3:] for words in lines if words[:2] == ["nssm", "install"]]
     (kept,) = [" ".join(words[4:]) for words in lines if words[3:4] == ["AppParameters"]]
     assert [*program, *split(kept)] == list(made.command)
+
+
+windows_names = st.text(st.sampled_from("ab &^()'!;,=+-ü"), min_size=1, max_size=12)
+
+
+@given(windows_names)
+def test_a_prompt_runs_one_command_a_line(name: str) -> None:
+    """Whatever Windows allows in a folder's name is a word of its own for cmd.exe, with Shawl and with NSSM."""
+    made = Service(workspace=WINDOWS / f"x{name}x", python=WINDOWS / "python.exe")
+    lines = [split(past_cmd(line)) for line in shawl(made).splitlines() if line.startswith("shawl")]
+    assert lines[0][-len(made.command) :] == list(made.command)
+    lines = [split(past_cmd(line)) for line in nssm(made).splitlines() if line.startswith("nssm")]
+    assert ["nssm", "set", made.name, "AppDirectory", str(made.workspace)] in lines
+
+
+@pytest.mark.parametrize("wrapper", [shawl, winsw, nssm])
+def test_a_percent_sign_is_refused(wrapper: Callable[[Service], str]) -> None:
+    """cmd.exe and the wrappers would put a variable's value in its place, and nothing keeps them from it."""
+    with pytest.raises(ValueError, match="percent sign"):
+        wrapper(Service(workspace=WINDOWS / "100%PATH%", python=WINDOWS / "python.exe"))
 
 
 def test_names_differ_where_folders_do() -> None:

@@ -201,7 +201,7 @@ class WindowsServices:
                     *(scm, service.name, service.description, win32service.SERVICE_ALL_ACCESS),
                     *(win32service.SERVICE_WIN32_OWN_PROCESS, win32service.SERVICE_AUTO_START),
                     *(win32service.SERVICE_ERROR_NORMAL, subprocess.list2cmdline(host)),
-                    *(None, 0, None, service.user or None, None),
+                    *(None, 0, None, None, None),  # LocalSystem
                 )
             except pywintypes.error as error:
                 raise _said(error, service) from error

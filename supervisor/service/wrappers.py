@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from .definition import DO_NOT_RETRY, RESTART_AFTER, STOP_WITHIN, Service
 
@@ -28,8 +28,12 @@ def shawl(service: Service) -> str:
         "--",
         *service.command,
     ]
+    # Shawl itself only ever adds to the PATH that the service manager gives it (and --env PATH=… comes before that).
+    key = rf"HKLM\SYSTEM\CurrentControlSet\Services\{service.name}"
+    values = ["/v", "Environment", "/t", "REG_MULTI_SZ", "/s", "|", "/d", f"PATH={service.path}", "/f"]
     return _prompted(
         words,
+        *([["reg.exe", "add", key, *values]] if service.path else []),
         ["sc.exe", "config", service.name, "start=", "delayed-auto"],
         ["sc.exe", "start", service.name],
     )
@@ -52,6 +56,8 @@ def winsw(service: Service) -> str:
         ("logpath", str(service.workspace / ".supervisor" / "logs")),
     ]
     body = [f"  <{tag}>{escape(_plain(text))}</{tag}>" for tag, text in rows]
+    if service.path:
+        body.append(f'  <env name="PATH" value={quoteattr(_plain(service.path))}/>')
     body += [f'  <onfailure action="restart" delay="{RESTART_AFTER} sec"/>', '  <log mode="roll"/>']
     return "\n".join(["<service>", *body, "</service>", ""])
 
@@ -66,6 +72,7 @@ def nssm(service: Service) -> str:
         # One word with its quotes inside: NSSM puts blanks between further words and forgets where each one ended.
         ["nssm", "set", name, "AppParameters", subprocess.list2cmdline(arguments)],
         ["nssm", "set", name, "AppDirectory", str(service.workspace)],
+        *([["nssm", "set", name, "AppEnvironmentExtra", f"PATH={service.path}"]] if service.path else []),
         ["nssm", "set", name, "Start", "SERVICE_DELAYED_AUTO_START"],
         ["nssm", "set", name, "AppStopMethodConsole", str(STOP_WITHIN * 1000)],
         ["nssm", "set", name, "AppExit", "Default", "Restart"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import plistlib
 import re
 import shlex
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.cli.main import run_cli
+from supervisor.cli.service import Wrapper
 from supervisor.crew import BUDGET
 from supervisor.exits import Exit
 from supervisor.service.definition import STOP_WITHIN, Scope, Service, default_name, is_retried
@@ -216,6 +218,20 @@ def test_a_percent_sign_is_refused(wrapper: Callable[[Service], str]) -> None:
         wrapper(Service(workspace=WINDOWS / "100%PATH%", python=WINDOWS / "python.exe"))
 
 
+def test_every_wrapper_hands_the_path_over() -> None:
+    """A service inherits no shell's PATH: what was there at the installation is what the crew gets."""
+    path = r"C:\R&D\bin;C:\Program Files\Git\cmd"
+    made = Service(workspace=WINDOWS, python=WINDOWS / "python.exe", path=path)
+    (line,) = [split(past_cmd(line)) for line in nssm(made).splitlines() if "AppEnvironmentExtra" in line]
+    assert line[3:] == ["AppEnvironmentExtra", f"PATH={path}"]
+    (line,) = [split(past_cmd(line)) for line in shawl(made).splitlines() if line.startswith("reg.exe")]
+    assert line[2].endswith(rf"\Services\{made.name}")
+    assert line[line.index("/d") + 1] == f"PATH={path}"
+    assert line[line.index("/s") + 1] not in path
+    (variable,) = ET.fromstring(winsw(made)).findall("env")
+    assert variable.attrib == {"name": "PATH", "value": path}
+
+
 def test_names_differ_where_folders_do() -> None:
     """Two workspaces of one folder name are two services; a name that no manager takes is refused."""
     assert default_name(PurePosixPath("/a/shop")) != default_name(PurePosixPath("/b/shop"))
@@ -309,8 +325,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_printing_needs_no_manager(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printing_needs_no_manager(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each wrapper's text can be printed anywhere, for this workspace and this Python."""
+    monkeypatch.setenv("PATH", os.defpath)
     for wrapper in ("systemd", "launchd", "shawl", "winsw", "nssm"):
         capsys.readouterr()
         assert run_cli(["-C", str(workspace), "service", "print", "--wrapper", wrapper]) == 0
@@ -326,6 +345,39 @@ def test_a_credential_becomes_a_line(workspace: Path, capsys: pytest.CaptureFixt
     assert f"LoadCredential=key:{workspace / 'key'}" in capsys.readouterr().out.splitlines()
     assert run_cli([*base, "--credential", "key"]) == Exit.USAGE
     assert run_cli([*base, "--user", "somebody"]) == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "options", "why"),
+    [
+        ("systemd", "--user bob", "--user goes with --system"),
+        ("launchd", "--user bob", "--user goes with --system"),
+        ("launchd", "--credential key=/k", "--credential is for systemd"),
+        *((wrapper, "--credential key=/k", "--credential is for systemd") for wrapper in ("shawl", "winsw", "nssm")),
+        *((wrapper, "--system --user bob", "its password") for wrapper in ("shawl", "winsw", "nssm")),
+    ],
+)
+def test_no_option_is_ignored(
+    workspace: Path, capsys: pytest.CaptureFixture[str], wrapper: str, options: str, why: str
+) -> None:
+    """What a manager or wrapper has no use for is wrong usage, and it is said why."""
+    assert run_cli(["-C", str(workspace), "service", "print", "--wrapper", wrapper, *options.split()]) == Exit.USAGE
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_nor_is_one_at_the_installation(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    """On Windows and macOS a credential is refused before anything is done, and on Windows an account, too."""
+    monkeypatch.setattr(
+        "supervisor.cli.service._usual", lambda: Wrapper.shawl if system == "win32" else Wrapper.launchd
+    )
+    base = ["-C", str(workspace), "service", "install"]
+    assert run_cli([*base, "--credential", "key=/k"]) == Exit.USAGE
+    assert "--credential is for systemd" in capsys.readouterr().err
+    assert run_cli([*base, "--user", "bob"]) == Exit.USAGE
+    assert ("its password" if system == "win32" else "goes with --system") in capsys.readouterr().err
 
 
 def test_what_is_relayed_is_said(workspace: Path) -> None:

@@ -78,6 +78,11 @@ def refusal(kind: Kind, *, scope: Scope, user: str, has_credentials: bool) -> st
         return ""
     if user and scope == "user":
         return "--user goes with --system; a service of your own runs as you"
+    if not user and scope == "system":
+        return (
+            "--system needs --user NAME: the crew runs the project's tests, and would run them as root; "
+            "name the account that the workspace belongs to (--user root, if root is what you mean)"
+        )
     return ""
 
 

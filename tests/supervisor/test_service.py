@@ -352,6 +352,8 @@ def test_a_credential_becomes_a_line(workspace: Path, capsys: pytest.CaptureFixt
     [
         ("systemd", "--user bob", "--user goes with --system"),
         ("launchd", "--user bob", "--user goes with --system"),
+        ("systemd", "--system", "--system needs --user"),
+        ("launchd", "--system", "--system needs --user"),
         ("launchd", "--credential key=/k", "--credential is for systemd"),
         *((wrapper, "--credential key=/k", "--credential is for systemd") for wrapper in ("shawl", "winsw", "nssm")),
         *((wrapper, "--system --user bob", "its password") for wrapper in ("shawl", "winsw", "nssm")),
@@ -365,6 +367,17 @@ def test_no_option_is_ignored(
     assert why in capsys.readouterr().err
 
 
+def test_root_is_named_by_whoever_wants_it(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crew with all rights is nobody's oversight: not installed without a name, and possible with it."""
+    monkeypatch.setenv("PATH", os.defpath)
+    base = ["-C", str(workspace), "service"]
+    assert run_cli([*base, "print", "--wrapper", "systemd", "--system", "--user", "root"]) == 0
+    assert "User=root" in capsys.readouterr().out.splitlines()
+    assert run_cli([*base, "print", "--wrapper", "nssm", "--system"]) == 0  # always so there
+
+
 @pytest.mark.parametrize("system", ["win32", "darwin"])
 def test_nor_is_one_at_the_installation(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, system: str
@@ -376,6 +389,9 @@ def test_nor_is_one_at_the_installation(
     base = ["-C", str(workspace), "service", "install"]
     assert run_cli([*base, "--credential", "key=/k"]) == Exit.USAGE
     assert "--credential is for systemd" in capsys.readouterr().err
+    if system == "darwin":
+        assert run_cli([*base, "--system"]) == Exit.USAGE
+        assert "--system needs --user" in capsys.readouterr().err
     assert run_cli([*base, "--user", "bob"]) == Exit.USAGE
     assert ("its password" if system == "win32" else "goes with --system") in capsys.readouterr().err
 

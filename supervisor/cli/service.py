@@ -109,17 +109,29 @@ def install(
 ) -> None:
     """Make this workspace's crew a service that starts with the system (or with your login)."""
     from supervisor.bootstrap import require_trust
+    from supervisor.service import launchd, systemd
     from supervisor.service.installed import this_systems
 
     session: Session = ctx.obj
+    kind = _usual().kind
+    service = _new(ctx, name, kind, system=system, user=user, credentials=credential or ())
     workspace = session.workspace()
-    require_trust(workspace, workspace.read_config())
-    service = _new(ctx, name, _usual().kind, system=system, user=user, credentials=credential or ())
+    config = workspace.read_config()
+    agreeing: list[str] = []
+    if kind == "windows" or service.scope == "user":
+        require_trust(workspace, config)
+    elif config.commands():  # whose agreement counts is the account's, not root's
+        agreeing = (launchd if kind == "launchd" else systemd).trusting(service)
     file = this_systems().install(service)
     if as_json:
-        say_json({"name": service.name, "scope": service.scope, "file": str(file) if file else None})
+        said = {"name": service.name, "scope": service.scope, "file": str(file) if file else None}
+        say_json({**said, "trusting": agreeing})
         return
     say(f"{service.name} is installed{f': {file}' if file else ''}.")
+    if agreeing:
+        say(f"Each start ends with 78 until {service.user} has agreed to what {workspace.config} would run:")
+        say(*(f"  {command}" for command in config.commands()))
+        say("If that is fine:", *(f"  {command}" for command in agreeing))
     say(f"Start it now: supervisor service start{_again(name, system=system)}")
 
 

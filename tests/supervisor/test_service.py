@@ -18,16 +18,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.bootstrap import NotTrustedError, require_trust
 from supervisor.cli.main import run_cli
 from supervisor.cli.service import Wrapper
 from supervisor.crew import BUDGET
 from supervisor.exits import Exit
+from supervisor.service import systemd
 from supervisor.service.definition import STOP_WITHIN, Scope, Service, default_name, is_retried
 from supervisor.service.installed import Answer, Launchd, ServiceError, Systemd
 from supervisor.service.launchd import plist
 from supervisor.service.relayed import relayed
 from supervisor.service.systemd import unit
 from supervisor.service.wrappers import nssm, shawl, winsw
+from supervisor.workspace import NAME, Workspace
 
 ODD = "/srv/100 % günstig/it's $HOME"
 visible = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc")), min_size=1, max_size=30)
@@ -292,6 +295,51 @@ def test_a_manager_s_refusal_is_passed_on(tmp_path: Path) -> None:
     manager.install(service())
     with pytest.raises(ServiceError, match=r"launchctl bootstrap .* failed: not permitted"):
         manager.start(service())
+
+
+@pytest.mark.only_on("linux", reason="XDG_STATE_HOME")
+def test_trust_is_given_where_the_unit_looks_for_it(workspace: Path) -> None:
+    """The account of a system's service agrees by the command that is printed, in the unit's own state folder."""
+    (workspace / "supervisor.toml").write_text('[notify]\ncommand = ["tell", "me"]\n', encoding="utf-8")
+    made = Service(workspace=workspace, python=Path(sys.executable), scope="system", user="builder")
+    make_folder, agree = [shlex.split(line) for line in systemd.trusting(made)]
+    folder = f"/var/lib/{setting(unit(made), 'StateDirectory')}"
+    assert f"Environment=XDG_STATE_HOME={folder} " in unit(made)
+    assert (make_folder[-1], agree[agree.index("env") + 1]) == (folder, f"XDG_STATE_HOME={folder}")
+    assert agree[:4] == ["runuser", "-u", "builder", "--"]
+    state = workspace.parent / "var"
+    command = agree[agree.index("env") + 2 :]
+    subprocess.run(command, env={**os.environ, "XDG_STATE_HOME": str(state)}, check=True, capture_output=True)
+    found = Workspace(workspace)
+    require_trust(found, found.read_config(), folder=state / NAME)
+    with pytest.raises(NotTrustedError):
+        require_trust(found, found.read_config())
+
+
+@pytest.mark.only_on("posix", reason="services of a user and of the system")
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_nobody_asks_root_for_its_trust(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str
+) -> None:
+    """A service of the system is installed without it, and the account's way to agree is said; your own needs yours."""
+    (workspace / "supervisor.toml").write_text('[notify]\ncommand = ["tell", "me"]\n', encoding="utf-8")
+    folders = {"user": tmp_path / "units", "system": tmp_path / "system"}
+    manager = Systemd(Manager(), folders=folders) if system == "linux" else Launchd(Manager(), folders=folders)
+    monkeypatch.setattr("supervisor.service.installed.this_systems", lambda: manager)
+    monkeypatch.setattr(
+        "supervisor.cli.service._usual", lambda: Wrapper.systemd if system == "linux" else Wrapper.launchd
+    )
+    base = ["-C", str(workspace), "service", "install"]
+    assert run_cli(base) == Exit.CONFIGURATION
+    capsys.readouterr()
+    assert run_cli([*base, "--system", "--user", "builder"]) == 0
+    said = capsys.readouterr().out
+    assert "tell me" in said
+    assert f"-u builder {'--' if system == 'linux' else sys.executable} " in said
+    assert said.rstrip().endswith("supervisor service start --system")
+    (workspace / "supervisor.toml").write_text("", encoding="utf-8")
+    assert run_cli([*base, "--system", "--user", "builder"]) == 0
+    assert "agreed" not in capsys.readouterr().out
 
 
 @pytest.mark.only_on("posix", reason="a user's number")

@@ -7,10 +7,12 @@ and what it says on failure is passed on.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -104,15 +106,35 @@ class Systemd:
         self._folders = folders or {"user": config / "systemd" / "user", "system": Path("/etc/systemd/system")}
 
     def install(self, service: Service) -> Path:
+        """Write, load and enable the unit; where that fails, what was there before is there again."""
         file = self._file(service)
+        before = file.read_bytes() if file.exists() else None
         _write(file, systemd.unit(service).encode())
-        self._do(service, "daemon-reload")
-        self._do(service, "enable", file.name)
+        try:
+            self._do(service, "daemon-reload")
+            self._do(service, "enable", file.name)
+        except ServiceError:
+            if before is None:
+                file.unlink()
+            else:
+                _write(file, before)
+            with suppress(ServiceError):
+                self._do(service, "daemon-reload")
+            raise
         return file
 
     def uninstall(self, service: Service) -> None:
+        """Stop it and remove the unit; the unit goes even if systemd can no longer be told."""
         file = self._require(service)
-        self._do(service, "disable", "--now", file.name)
+        try:
+            self._do(service, "disable", "--now", file.name)
+        except ServiceError as error:
+            file.unlink()
+            for link in file.parent.glob(f"*.wants/{file.name}"):  # what `enable` made
+                link.unlink()
+            with suppress(ServiceError):
+                self._do(service, "daemon-reload")
+            raise ServiceError(f"{file} is removed, but {error}") from error
         file.unlink()
         self._do(service, "daemon-reload")
 
@@ -126,9 +148,7 @@ class Systemd:
         if not self._file(service).exists():
             return Status("not installed")
         wanted = ["show", "-p", "ActiveState,SubState,Result", f"{service.name}.service"]
-        answer = self._run([*self._systemctl(service), *wanted])
-        if answer.code != 0:
-            raise ServiceError(f"systemctl: {answer.text}")
+        answer = self._do(service, *wanted)
         said = dict(line.split("=", 1) for line in answer.text.splitlines() if "=" in line)
         detail = f"{said.get('SubState', '')}, result {said.get('Result', '')}"
         return Status(self.STATES.get(said.get("ActiveState", ""), "stopped"), detail)
@@ -142,11 +162,18 @@ class Systemd:
     def _systemctl(self, service: Service) -> list[str]:
         return ["systemctl", *(["--user"] if service.scope == "user" else []), "--no-ask-password"]
 
-    def _do(self, service: Service, *words: str) -> None:
+    def _do(self, service: Service, *words: str) -> Answer:
         command = [*self._systemctl(service), *words]
         answer = self._run(command)
-        if answer.code != 0:
-            raise ServiceError(f"{' '.join(command)} failed: {answer.text or f'exit code {answer.code}'}")
+        if answer.code == 0:
+            return answer
+        if service.scope == "user" and re.search(r"connect to .*bus", answer.text):
+            raise ServiceError(
+                f"there is no systemd of yours to talk to ({answer.text}). "
+                "Log in as this user, not through su or sudo; or let it run without a login: `loginctl enable-linger`; "
+                "or make it a service of the system: --system --user NAME, as root"
+            )
+        raise ServiceError(f"{' '.join(command)} failed: {answer.text or f'exit code {answer.code}'}")
 
 
 class Launchd:

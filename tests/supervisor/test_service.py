@@ -286,6 +286,44 @@ def test_systemd_s_steps(tmp_path: Path) -> None:
         manager.stop(made)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to connect to bus: No medium found",
+        "Failed to connect to user scope bus via local transport: No such file or directory",
+    ],
+)
+def test_without_a_bus_nothing_is_left_behind(tmp_path: Path, said: str) -> None:
+    """No user's systemd: the person is told what to do, and the unit of a failed installation is gone again."""
+    manager = Systemd(Manager({"systemctl": Answer(1, said)}), folders={"user": tmp_path, "system": tmp_path})
+    with pytest.raises(ServiceError, match="enable-linger"):
+        manager.install(service())
+    assert list(tmp_path.iterdir()) == []
+    file = tmp_path / f"{service().name}.service"
+    file.write_text("what was there before\n", encoding="utf-8")
+    with pytest.raises(ServiceError, match="--system"):
+        manager.install(service())
+    assert file.read_text(encoding="utf-8") == "what was there before\n"
+    with pytest.raises(ServiceError, match="Log in as this user"):
+        manager.status(service())
+
+
+def test_what_cannot_be_stopped_is_uninstalled_all_the_same(tmp_path: Path) -> None:
+    """The unit and the link that starts it go; that systemd was not told is said, not kept quiet."""
+    asked = Manager()
+    manager = Systemd(asked, folders={"user": tmp_path, "system": tmp_path})
+    file = manager.install(service())
+    link = tmp_path / "default.target.wants" / file.name
+    link.parent.mkdir()
+    link.write_bytes(b"")
+    asked.answers["disable"] = Answer(1, "no such luck")
+    with pytest.raises(ServiceError, match=r"is removed, but systemctl .* failed: no such luck"):
+        manager.uninstall(service())
+    assert not file.exists()
+    assert not link.exists()
+    assert asked.asked[-1].endswith("daemon-reload")
+
+
 def test_a_manager_s_refusal_is_passed_on(tmp_path: Path) -> None:
     """What systemctl or launchctl says on failure is what the person reads."""
     folders = {"user": tmp_path, "system": tmp_path}

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from supervisor.exits import Exit, UserError
 from supervisor.workspace import write_text
 
 from . import launchd, systemd
-from .definition import Service
+from .definition import STOP_WITHIN, Service
 
 COMMAND_WITHIN = 120.0  # seconds, more than stopping may take
+LOOK = 0.25  # seconds between two looks at whether launchd has forgotten a service
+IN_PROGRESS = 36  # what `launchctl bootout` ends with while the service is still ending
 
 State = Literal["running", "starting", "stopping", "stopped", "failed", "not installed"]
 Run = Callable[[Sequence[str]], "Answer"]
@@ -173,16 +176,23 @@ class Systemd:
                 "Log in as this user, not through su or sudo; or let it run without a login: `loginctl enable-linger`; "
                 "or make it a service of the system: --system --user NAME, as root"
             )
-        raise ServiceError(f"{' '.join(command)} failed: {answer.text or f'exit code {answer.code}'}")
+        raise _failed(command, answer)
 
 
 class Launchd:
     """Agents in ~/Library/LaunchAgents, or daemons in /Library/LaunchDaemons."""
 
-    def __init__(self, run: Run = run_command, *, folders: dict[str, Path] | None = None) -> None:
-        """`folders` is where property lists lie, by scope; given in tests."""
+    def __init__(
+        self,
+        run: Run = run_command,
+        *,
+        folders: dict[str, Path] | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`folders` is where property lists lie, by scope; like `pause` given in tests."""
         library = Path("Library")
         self._run = run
+        self._pause = pause
         self._folders = folders or {
             "user": Path.home() / library / "LaunchAgents",
             "system": Path("/") / library / "LaunchDaemons",
@@ -195,22 +205,41 @@ class Launchd:
 
     def uninstall(self, service: Service) -> None:
         file = self._require(service)
-        if self._loaded(service).code == 0:
-            self._do("bootout", self._target(service))
+        self._unload(service)
         file.unlink()
 
     def start(self, service: Service) -> None:
         file = self._require(service)
         if self._loaded(service).code == 0:
             self._do("kickstart", self._target(service))
-        else:
+            return
+        try:
             self._do("bootstrap", self._domain(service), str(file))
+        except ServiceError as error:
+            if service.scope == "system":
+                raise
+            hint = (
+                "an agent needs a login at the Mac itself, not only over ssh; a daemon does not: --system --user NAME"
+            )
+            raise ServiceError(f"{error} ({hint})") from error
 
     def stop(self, service: Service) -> None:
         """Unload it: what launchd only kills, it would start again."""
         self._require(service)
-        if self._loaded(service).code == 0:
-            self._do("bootout", self._target(service))
+        self._unload(service)
+
+    def _unload(self, service: Service) -> None:
+        """Returns when launchd has forgotten it: `bootout` may not wait, and no start is possible before."""
+        if self._loaded(service).code != 0:
+            return
+        answer = self._run(["launchctl", "bootout", self._target(service)])
+        if answer.code not in (0, IN_PROGRESS):
+            raise _failed(["launchctl", "bootout", self._target(service)], answer)
+        for _ in range(round((STOP_WITHIN + 15) / LOOK)):
+            if self._loaded(service).code != 0:
+                return
+            self._pause(LOOK)
+        raise ServiceError(f"{service.name} is still there {STOP_WITHIN + 15} s after `launchctl bootout`")
 
     def status(self, service: Service) -> Status:
         if not self._file(service).exists():
@@ -242,7 +271,11 @@ class Launchd:
     def _do(self, *words: str) -> None:
         answer = self._run(["launchctl", *words])
         if answer.code != 0:
-            raise ServiceError(f"launchctl {' '.join(words)} failed: {answer.text or f'exit code {answer.code}'}")
+            raise _failed(["launchctl", *words], answer)
+
+
+def _failed(command: Sequence[str], answer: Answer) -> ServiceError:
+    return ServiceError(f"{' '.join(command)} failed: {answer.text or f'exit code {answer.code}'}")
 
 
 def _write(file: Path, content: bytes) -> None:

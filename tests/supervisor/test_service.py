@@ -331,7 +331,7 @@ def test_a_manager_s_refusal_is_passed_on(tmp_path: Path) -> None:
         Systemd(Manager({"enable": Answer(1, "no bus")}), folders=folders).install(service())
     manager = Launchd(Manager({"print": Answer(113, ""), "bootstrap": Answer(5, "not permitted")}), folders=folders)
     manager.install(service())
-    with pytest.raises(ServiceError, match=r"launchctl bootstrap .* failed: not permitted"):
+    with pytest.raises(ServiceError, match=r"launchctl bootstrap .* failed: not permitted .*login at the Mac itself"):
         manager.start(service())
 
 
@@ -383,20 +383,55 @@ def test_nobody_asks_root_for_its_trust(
 @pytest.mark.only_on("posix", reason="a user's number")
 def test_launchd_s_steps(tmp_path: Path) -> None:
     """An agent is loaded to be started and unloaded to be stopped: a killed one would come back."""
-    loaded = Answer(0, "gui/1/x = {\n\tstate = running\n\tlast exit code = 0\n}")
-    asked = Manager({"print": Answer(113, "")})
-    manager = Launchd(asked, folders={"user": tmp_path, "system": tmp_path})
+    asked = Launchctl()
+    manager = Launchd(asked, folders={"user": tmp_path, "system": tmp_path}, pause=asked.pause)
     made = service()
     file = manager.install(made)
-    manager.start(made)
     assert manager.status(made).state == "stopped"
-    asked.answers["print"] = loaded
+    manager.start(made)
     assert manager.status(made).state == "running"
     manager.stop(made)
+    manager.start(made)
     manager.uninstall(made)
     assert not file.exists()
     verbs = [words.split()[1] for words in asked.asked]
-    assert [verb for verb in verbs if verb != "print"] == ["bootstrap", "bootout", "bootout"]
+    assert [verb for verb in verbs if verb != "print"] == ["bootstrap", "bootout", "bootstrap", "bootout"]
+
+
+def test_what_launchd_does_not_forget_is_said(tmp_path: Path) -> None:
+    """The wait for the end has an end of its own."""
+    stuck = Manager({"print": Answer(0, "state = running")})
+    manager = Launchd(stuck, folders={"user": tmp_path, "system": tmp_path}, pause=lambda _seconds: None)
+    manager.install(service())
+    with pytest.raises(ServiceError, match="is still there 60 s after"):
+        manager.stop(service())
+
+
+class Launchctl(Manager):
+    """Plays launchctl, whose `bootout` comes back while the service is still ending."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded = False
+        self.ends_after = 0  # pauses
+
+    def __call__(self, words: Sequence[str]) -> Answer:
+        super().__call__(words)
+        match words[1]:
+            case "print":
+                return Answer(0, "gui/1/x = {\n\tstate = running\n}") if self.loaded else Answer(113, "")
+            case "bootstrap":
+                assert not self.loaded, "Bootstrap failed: 37: Operation already in progress"
+                self.loaded = True
+            case "bootout":
+                self.ends_after = 3
+                return Answer(36, "Boot-out failed: 36: Operation now in progress")
+        return Answer(0, "")
+
+    def pause(self, _seconds: float) -> None:
+        self.ends_after -= 1
+        if self.ends_after == 0:
+            self.loaded = False
 
 
 @pytest.fixture

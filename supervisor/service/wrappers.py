@@ -107,6 +107,6 @@ def _plain(text: str) -> str:
     if "%" in text:
         raise ValueError(
             f"{text!r} contains a percent sign, which cmd.exe and these wrappers take for a variable's; "
-            "the host that `supervisor service install` sets up on Windows takes it as it is"
+            "use a folder, or a PATH, without one"
         )
     return text

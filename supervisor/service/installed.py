@@ -132,9 +132,12 @@ class Systemd:
         try:
             self._do(service, "disable", "--now", file.name)
         except ServiceError as error:
-            file.unlink()
-            for link in file.parent.glob(f"*.wants/{file.name}"):  # what `enable` made
-                link.unlink()
+            try:
+                file.unlink()
+                for link in file.parent.glob(f"*.wants/{file.name}"):  # what `enable` made
+                    link.unlink()
+            except OSError:  # not ours to remove either
+                raise error from None
             with suppress(ServiceError):
                 self._do(service, "daemon-reload")
             raise ServiceError(f"{file} is removed, but {error}") from error

@@ -322,6 +322,9 @@ def test_what_cannot_be_stopped_is_uninstalled_all_the_same(tmp_path: Path) -> N
     assert not file.exists()
     assert not link.exists()
     assert asked.asked[-1].endswith("daemon-reload")
+    file.mkdir()  # nothing that could be unlinked, like a unit of the system's without its rights
+    with pytest.raises(ServiceError, match=r"^systemctl .* failed: no such luck"):
+        manager.uninstall(service())
 
 
 def test_a_manager_s_refusal_is_passed_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ from .crew import AsJson
 from .output import say, say_json
 
 if TYPE_CHECKING:
-    from supervisor.service.definition import Service
+    from supervisor.service.definition import Kind, Service
 
 app = typer.Typer(
     name="service",
@@ -35,12 +36,22 @@ class Wrapper(StrEnum):
     winsw = "winsw"
     nssm = "nssm"
 
+    @property
+    def kind(self) -> Kind:
+        """The service manager behind it."""
+        return "systemd" if self == "systemd" else "launchd" if self == "launchd" else "windows"
+
 
 Name = Annotated[str, typer.Option("--name", help="The service's name; default: made from the folder's.")]
 System = Annotated[
-    bool, typer.Option("--system", help="A service of the whole system, not of your user (always so on Windows).")
+    bool,
+    typer.Option(
+        "--system", help="A service of the whole system, not of your user; with --user (on Windows always so)."
+    ),
 ]
-User = Annotated[str, typer.Option("--user", metavar="NAME", help="With --system: whose rights it has.")]
+User = Annotated[
+    str, typer.Option("--user", metavar="NAME", help="With --system: whose rights it has (not on Windows).")
+]
 Credential = Annotated[
     list[str] | None,
     typer.Option("--credential", metavar="NAME=FILE", help="systemd: hand this file over as a credential. Repeatable."),
@@ -58,10 +69,11 @@ def print_(
     credential: Credential = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a service manager or wrapper is to be given; changes nothing."""
+    """Print what a service manager or wrapper is to be given (commands: for cmd.exe); changes nothing."""
     from supervisor.service import launchd, systemd, wrappers
 
-    service = _service(ctx, name, system=system, user=user, credentials=credential or ())
+    made_for = wrapper or _usual()
+    service = _new(ctx, name, made_for.kind, system=system, user=user, credentials=credential or ())
     texts = {
         Wrapper.systemd: systemd.unit,
         Wrapper.launchd: lambda service: launchd.plist(service).decode(),
@@ -69,8 +81,10 @@ def print_(
         Wrapper.winsw: wrappers.winsw,
         Wrapper.nssm: wrappers.nssm,
     }
-    made_for = wrapper or _usual()
-    text = texts[made_for](service)
+    try:
+        text = texts[made_for](service)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if as_json:
         say_json({"name": service.name, "wrapper": made_for.value, "text": text})
         return
@@ -95,17 +109,29 @@ def install(
 ) -> None:
     """Make this workspace's crew a service that starts with the system (or with your login)."""
     from supervisor.bootstrap import require_trust
+    from supervisor.service import launchd, systemd
     from supervisor.service.installed import this_systems
 
     session: Session = ctx.obj
+    kind = _usual().kind
+    service = _new(ctx, name, kind, system=system, user=user, credentials=credential or ())
     workspace = session.workspace()
-    require_trust(workspace, workspace.read_config())
-    service = _service(ctx, name, system=system, user=user, credentials=credential or ())
+    config = workspace.read_config()
+    agreeing: list[str] = []
+    if kind == "windows" or service.scope == "user":
+        require_trust(workspace, config)
+    elif config.commands():  # whose agreement counts is the account's, not root's
+        agreeing = (launchd if kind == "launchd" else systemd).trusting(service)
     file = this_systems().install(service)
     if as_json:
-        say_json({"name": service.name, "scope": service.scope, "file": str(file) if file else None})
+        said = {"name": service.name, "scope": service.scope, "file": str(file) if file else None}
+        say_json({**said, "trusting": agreeing})
         return
     say(f"{service.name} is installed{f': {file}' if file else ''}.")
+    if agreeing:
+        say(f"Each start ends with 78 until {service.user} has agreed to what {workspace.config} would run:")
+        say(*(f"  {command}" for command in config.commands()))
+        say("If that is fine:", *(f"  {command}" for command in agreeing))
     say(f"Start it now: supervisor service start{_again(name, system=system)}")
 
 
@@ -165,15 +191,29 @@ def _again(name: str, *, system: bool) -> str:
     return (f" --name {name}" if name else "") + (" --system" if system else "")
 
 
-def _service(
-    ctx: typer.Context, name: str, *, system: bool, user: str = "", credentials: list[str] | tuple[()] = ()
+def _service(ctx: typer.Context, name: str, *, system: bool) -> Service:
+    """One that is there, or is not: what it is known by."""
+    return _made(ctx, name, _usual().kind, system=system)
+
+
+def _new(ctx: typer.Context, name: str, kind: Kind, *, system: bool, user: str, credentials: Sequence[str]) -> Service:
+    """One to be made for that kind of manager; `UsageError` for an option that it would have to ignore."""
+    from supervisor.service.definition import refusal
+
+    service = _made(ctx, name, kind, system=system, user=user, credentials=credentials)
+    why = refusal(kind, scope=service.scope, user=user, has_credentials=bool(credentials))
+    if why:
+        raise UsageError(why)
+    return service
+
+
+def _made(
+    ctx: typer.Context, name: str, kind: Kind, *, system: bool, user: str = "", credentials: Sequence[str] = ()
 ) -> Service:
     from supervisor.service.definition import Service
 
     session: Session = ctx.obj
     workspace = session.workspace()
-    if user and not system:
-        raise UsageError("--user goes with --system; a service of your own runs as you")
     pairs: list[tuple[str, PurePath]] = []
     for pair in credentials:
         key, found, file = pair.partition("=")
@@ -185,7 +225,7 @@ def _service(
             workspace=workspace.root,
             python=Path(sys.executable),
             name=name,
-            scope="system" if system or sys.platform == "win32" else "user",
+            scope="system" if system or kind == "windows" else "user",
             user=user,
             path=os.environ.get("PATH", ""),
             credentials=tuple(pairs),

@@ -20,6 +20,7 @@ WATCHDOG = 60  # seconds without a sign of life from the owner's loop
 DO_NOT_RETRY = (int(Exit.USAGE), int(Exit.WORKSPACE_BUSY), int(Exit.CONFIGURATION))  # a person has to act first
 
 Scope = Literal["user", "system"]
+Kind = Literal["systemd", "launchd", "windows"]  # of service manager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,27 @@ class Service:
     @property
     def description(self) -> str:
         return f"Phase Supervisor in {self.workspace}"
+
+
+def refusal(kind: Kind, *, scope: Scope, user: str, has_credentials: bool) -> str:
+    """Why a manager of this kind cannot do what is wanted of it, and what to do; "" if it can."""
+    if has_credentials and kind != "systemd":
+        return "--credential is for systemd alone: no other service manager hands a file over as a credential"
+    if kind == "windows":
+        if user:
+            return (
+                "--user is for systemd and launchd. A service on Windows is installed for LocalSystem; another account "
+                "needs its password, which you give in the Services window, under Log On, after installing"
+            )
+        return ""
+    if user and scope == "user":
+        return "--user goes with --system; a service of your own runs as you"
+    if not user and scope == "system":
+        return (
+            "--system needs --user NAME: the crew runs the project's tests, and would run them as root; "
+            "name the account that the workspace belongs to (--user root, if root is what you mean)"
+        )
+    return ""
 
 
 def is_retried(code: int) -> bool:

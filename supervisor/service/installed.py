@@ -7,10 +7,13 @@ and what it says on failure is passed on.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,9 +22,11 @@ from supervisor.exits import Exit, UserError
 from supervisor.workspace import write_text
 
 from . import launchd, systemd
-from .definition import Service
+from .definition import STOP_WITHIN, Service
 
 COMMAND_WITHIN = 120.0  # seconds, more than stopping may take
+LOOK = 0.25  # seconds between two looks at whether launchd has forgotten a service
+IN_PROGRESS = 36  # what `launchctl bootout` ends with while the service is still ending
 
 State = Literal["running", "starting", "stopping", "stopped", "failed", "not installed"]
 Run = Callable[[Sequence[str]], "Answer"]
@@ -104,15 +109,38 @@ class Systemd:
         self._folders = folders or {"user": config / "systemd" / "user", "system": Path("/etc/systemd/system")}
 
     def install(self, service: Service) -> Path:
+        """Write, load and enable the unit; where that fails, what was there before is there again."""
         file = self._file(service)
+        before = file.read_bytes() if file.exists() else None
         _write(file, systemd.unit(service).encode())
-        self._do(service, "daemon-reload")
-        self._do(service, "enable", file.name)
+        try:
+            self._do(service, "daemon-reload")
+            self._do(service, "enable", file.name)
+        except ServiceError:
+            if before is None:
+                file.unlink()
+            else:
+                _write(file, before)
+            with suppress(ServiceError):
+                self._do(service, "daemon-reload")
+            raise
         return file
 
     def uninstall(self, service: Service) -> None:
+        """Stop it and remove the unit; the unit goes even if systemd can no longer be told."""
         file = self._require(service)
-        self._do(service, "disable", "--now", file.name)
+        try:
+            self._do(service, "disable", "--now", file.name)
+        except ServiceError as error:
+            try:
+                file.unlink()
+                for link in file.parent.glob(f"*.wants/{file.name}"):  # what `enable` made
+                    link.unlink()
+            except OSError:  # not ours to remove either
+                raise error from None
+            with suppress(ServiceError):
+                self._do(service, "daemon-reload")
+            raise ServiceError(f"{file} is removed, but {error}") from error
         file.unlink()
         self._do(service, "daemon-reload")
 
@@ -126,9 +154,7 @@ class Systemd:
         if not self._file(service).exists():
             return Status("not installed")
         wanted = ["show", "-p", "ActiveState,SubState,Result", f"{service.name}.service"]
-        answer = self._run([*self._systemctl(service), *wanted])
-        if answer.code != 0:
-            raise ServiceError(f"systemctl: {answer.text}")
+        answer = self._do(service, *wanted)
         said = dict(line.split("=", 1) for line in answer.text.splitlines() if "=" in line)
         detail = f"{said.get('SubState', '')}, result {said.get('Result', '')}"
         return Status(self.STATES.get(said.get("ActiveState", ""), "stopped"), detail)
@@ -142,20 +168,34 @@ class Systemd:
     def _systemctl(self, service: Service) -> list[str]:
         return ["systemctl", *(["--user"] if service.scope == "user" else []), "--no-ask-password"]
 
-    def _do(self, service: Service, *words: str) -> None:
+    def _do(self, service: Service, *words: str) -> Answer:
         command = [*self._systemctl(service), *words]
         answer = self._run(command)
-        if answer.code != 0:
-            raise ServiceError(f"{' '.join(command)} failed: {answer.text or f'exit code {answer.code}'}")
+        if answer.code == 0:
+            return answer
+        if service.scope == "user" and re.search(r"connect to .*bus", answer.text):
+            raise ServiceError(
+                f"there is no systemd of yours to talk to ({answer.text}). "
+                "Log in as this user, not through su or sudo; or let it run without a login: `loginctl enable-linger`; "
+                "or make it a service of the system: --system --user NAME, as root"
+            )
+        raise _failed(command, answer)
 
 
 class Launchd:
     """Agents in ~/Library/LaunchAgents, or daemons in /Library/LaunchDaemons."""
 
-    def __init__(self, run: Run = run_command, *, folders: dict[str, Path] | None = None) -> None:
-        """`folders` is where property lists lie, by scope; given in tests."""
+    def __init__(
+        self,
+        run: Run = run_command,
+        *,
+        folders: dict[str, Path] | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`folders` is where property lists lie, by scope; like `pause` given in tests."""
         library = Path("Library")
         self._run = run
+        self._pause = pause
         self._folders = folders or {
             "user": Path.home() / library / "LaunchAgents",
             "system": Path("/") / library / "LaunchDaemons",
@@ -168,22 +208,41 @@ class Launchd:
 
     def uninstall(self, service: Service) -> None:
         file = self._require(service)
-        if self._loaded(service).code == 0:
-            self._do("bootout", self._target(service))
+        self._unload(service)
         file.unlink()
 
     def start(self, service: Service) -> None:
         file = self._require(service)
         if self._loaded(service).code == 0:
             self._do("kickstart", self._target(service))
-        else:
+            return
+        try:
             self._do("bootstrap", self._domain(service), str(file))
+        except ServiceError as error:
+            if service.scope == "system":
+                raise
+            hint = (
+                "an agent needs a login at the Mac itself, not only over ssh; a daemon does not: --system --user NAME"
+            )
+            raise ServiceError(f"{error} ({hint})") from error
 
     def stop(self, service: Service) -> None:
         """Unload it: what launchd only kills, it would start again."""
         self._require(service)
-        if self._loaded(service).code == 0:
-            self._do("bootout", self._target(service))
+        self._unload(service)
+
+    def _unload(self, service: Service) -> None:
+        """Returns when launchd has forgotten it: `bootout` may not wait, and no start is possible before."""
+        if self._loaded(service).code != 0:
+            return
+        answer = self._run(["launchctl", "bootout", self._target(service)])
+        if answer.code not in (0, IN_PROGRESS):
+            raise _failed(["launchctl", "bootout", self._target(service)], answer)
+        for _ in range(round((STOP_WITHIN + 15) / LOOK)):
+            if self._loaded(service).code != 0:
+                return
+            self._pause(LOOK)
+        raise ServiceError(f"{service.name} is still there {STOP_WITHIN + 15} s after `launchctl bootout`")
 
     def status(self, service: Service) -> Status:
         if not self._file(service).exists():
@@ -215,7 +274,11 @@ class Launchd:
     def _do(self, *words: str) -> None:
         answer = self._run(["launchctl", *words])
         if answer.code != 0:
-            raise ServiceError(f"launchctl {' '.join(words)} failed: {answer.text or f'exit code {answer.code}'}")
+            raise _failed(["launchctl", *words], answer)
+
+
+def _failed(command: Sequence[str], answer: Answer) -> ServiceError:
+    return ServiceError(f"{' '.join(command)} failed: {answer.text or f'exit code {answer.code}'}")
 
 
 def _write(file: Path, content: bytes) -> None:

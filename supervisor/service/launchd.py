@@ -7,6 +7,7 @@ has to put right first.
 from __future__ import annotations
 
 import plistlib
+import shlex
 from typing import Any
 
 from .definition import RESTART_AFTER, STOP_WITHIN, Service
@@ -32,3 +33,8 @@ def plist(service: Service) -> bytes:
     if service.scope == "system" and service.user:
         said["UserName"] = service.user
     return plistlib.dumps(said, sort_keys=False)
+
+
+def trusting(service: Service) -> list[str]:
+    """What root types so that the account of a daemon agrees to the workspace's commands, in its own home."""
+    return [shlex.join(["sudo", "-H", "-u", service.user, *service.command[:6], "trust"])]

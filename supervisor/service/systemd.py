@@ -5,6 +5,8 @@ Pure. The choices and their reasons are comments in the unit itself, where whoev
 
 from __future__ import annotations
 
+import shlex
+
 from supervisor.exits import Exit
 
 from .definition import DO_NOT_RETRY, RESTART_AFTER, START_WITHIN, STOP_WITHIN, WATCHDOG, Service
@@ -61,6 +63,23 @@ def unit(service: Service) -> str:
     return "\n".join(lines) + "\n"
 
 
+def trusting(service: Service) -> list[str]:
+    """What root types so that the account of a system's service agrees to the workspace's commands where it will look.
+
+    The folder is the unit's StateDirectory, which systemd makes at the first start and takes over if it is there.
+    """
+    folder = _state_folder(service)
+    agree = ["env", f"XDG_STATE_HOME={folder}", *service.command[:6], "trust"]
+    return [
+        shlex.join(["install", "-d", "-m", "700", "-o", service.user, folder]),
+        shlex.join(["runuser", "-u", service.user, "--", *agree]),
+    ]
+
+
+def _state_folder(service: Service) -> str:
+    return f"/var/lib/{service.name}"
+
+
 def _system_hardening(service: Service) -> list[str]:
     """What only the system's manager can do: the rest of the file system read-only, no devices, no kernel."""
     return [
@@ -73,7 +92,7 @@ def _system_hardening(service: Service) -> list[str]:
         f"RuntimeDirectory={service.name}",
         "StateDirectoryMode=0700",
         "RuntimeDirectoryMode=0700",
-        f"Environment=XDG_STATE_HOME=/var/lib/{service.name} XDG_RUNTIME_DIR=/run/{service.name}",
+        f"Environment=XDG_STATE_HOME={_state_folder(service)} XDG_RUNTIME_DIR=/run/{service.name}",
         "ProtectKernelTunables=yes",
         "ProtectKernelModules=yes",
         "ProtectKernelLogs=yes",

@@ -1,8 +1,9 @@
 """Windows services: a thin host for one crew, and the service control manager as seen by the command line.
 
 The host does nothing itself. It starts `supervisor run` with the same Python in a job that ends with it, reports the
-service as running once the crew's control API answers, and passes STOP, PRESHUTDOWN and SHUTDOWN on as a `stop` through
-that API, with rising checkpoints until the crew has gone. Needs pywin32, and an administrator to install.
+service as running once the crew's control API answers (or after a while without one), and passes STOP, PRESHUTDOWN and
+SHUTDOWN on as a `stop` through that API, with rising checkpoints until the crew has gone. Needs pywin32, and an
+administrator to install.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from ipc import job_object
 from ipc.process import python_command
@@ -27,7 +28,7 @@ from supervisor.exits import Exit, UserError
 from supervisor.workspace import Workspace, find
 
 from .definition import START_WITHIN, STOP_WITHIN, Service
-from .hosting import ACCEPTED, Ended, ended, is_end, recovery
+from .hosting import ACCEPTED, STALL, Course, Ended, Reported, after_refusal, ended, is_end, is_there, recovery
 from .installed import ServiceError, State, Status
 
 try:
@@ -39,11 +40,10 @@ except ImportError as error:
     raise ServiceError("Windows services need the package pywin32: pip install pywin32") from error
 
 STEP = 0.25  # seconds between two looks
-CHECKPOINT_EVERY = 1.0  # seconds between two signs of life to the manager while something is under way
-STALL = 15_000  # milliseconds until the manager may call us hung, from the last checkpoint
+UNASKED = "the crew has opened no control API: it runs, and at a stop it will be ended without being asked"
 BREAKAWAY_FREE = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP | 0x4  # 0x4: suspended
 FAILED = 1066  # ERROR_SERVICE_SPECIFIC_ERROR: the code beside it is ours
-NO_SUCH_SERVICE, NOT_ACTIVE, ALREADY_RUNNING, MARKED, EXISTS, DENIED = 1060, 1062, 1056, 1072, 1073, 5
+NO_SUCH_SERVICE, ALREADY_RUNNING, MARKED, EXISTS, DENIED = 1060, 1056, 1072, 1073, 5
 
 STATES: dict[int, State] = {
     win32service.SERVICE_STOPPED: "stopped",
@@ -97,7 +97,7 @@ class Host(win32serviceutil.ServiceFramework):  # type: ignore[misc]  # pywin32 
     def _report(self, state: int) -> None:
         """With a checkpoint that the framework makes a higher one each time: a sign of life."""
         self._state = state
-        self.ReportServiceStatus(state, waitHint=STALL)
+        self.ReportServiceStatus(state, waitHint=int(STALL * 1000))
 
     def _host(self) -> Ended:
         """Run the crew to its end."""
@@ -113,21 +113,25 @@ class Host(win32serviceutil.ServiceFramework):  # type: ignore[misc]  # pywin32 
 
     def _follow(self, child: subprocess.Popen[bytes], job: job_object.JobObject) -> int | None:
         """Until the crew has ended, by itself or because we were told; None if it had to be ended."""
-        while child.poll() is None and not self._stop.is_set() and find_running(self.workspace) is None:
-            self._checkpoint(win32service.SERVICE_START_PENDING)
-        if child.poll() is None and not self._stop.is_set():
-            self._report(win32service.SERVICE_RUNNING)
-        while child.poll() is None and not self._stop.wait(STEP):
-            pass
-        asked = False
-        until = time.monotonic() + STOP_WITHIN
+        course = Course.begun(time.monotonic())
+        has_heard = False
         while child.poll() is None:
-            if time.monotonic() >= until:
+            answers = course.state is Reported.START_PENDING and find_running(self.workspace) is not None
+            now = time.monotonic()
+            before, course = course, course.next(now, answers=answers, asked=self._stop.is_set())
+            if course is not before:
+                self._report(course.state)
+            if course.state is Reported.RUNNING and before.state is not course.state and not answers:
+                servicemanager.LogWarningMsg(f"{self._svc_name_}: {UNASKED}; see {self.workspace.logs}")
+            if course.is_overdue(now):
                 job.terminate()
                 child.wait()
                 return None
-            asked = asked or self._ask_to_stop()
-            self._checkpoint(win32service.SERVICE_STOP_PENDING)
+            if course.state is Reported.STOP_PENDING:
+                has_heard = has_heard or self._ask_to_stop()
+                time.sleep(STEP)
+            else:
+                self._stop.wait(STEP)
         return child.returncode
 
     def _ask_to_stop(self) -> bool:
@@ -141,11 +145,6 @@ class Host(win32serviceutil.ServiceFramework):  # type: ignore[misc]  # pywin32 
             servicemanager.LogWarningMsg(f"{self._svc_name_}: {error}")
             return False
         return True
-
-    def _checkpoint(self, state: int) -> None:
-        self._stop.wait(CHECKPOINT_EVERY) if not self._stop.is_set() else time.sleep(STEP)
-        if not (state == win32service.SERVICE_START_PENDING and self._stop.is_set()):
-            self._report(state)
 
 
 def _start(
@@ -201,7 +200,7 @@ class WindowsServices:
                     *(scm, service.name, service.description, win32service.SERVICE_ALL_ACCESS),
                     *(win32service.SERVICE_WIN32_OWN_PROCESS, win32service.SERVICE_AUTO_START),
                     *(win32service.SERVICE_ERROR_NORMAL, subprocess.list2cmdline(host)),
-                    *(None, 0, None, service.user or None, None),
+                    *(None, 0, None, None, None),  # LocalSystem
                 )
             except pywintypes.error as error:
                 raise _said(error, service) from error
@@ -252,14 +251,23 @@ class WindowsServices:
         self._wait(service, "running", START_WITHIN)
 
     def stop(self, service: Service) -> None:
-        """Stop it and wait until it has."""
+        """Stop it and wait until it has; one that is starting just now is asked once it listens."""
+        until = time.monotonic() + START_WITHIN
+        while not self._is_stopping(service, last=time.monotonic() >= until):
+            time.sleep(STEP)
+        self._wait(service, "stopped", STOP_WITHIN + 15)
+
+    def _is_stopping(self, service: Service, *, last: bool) -> bool:
+        """Ask it to stop; False if it is to be asked again, which the `last` time is its refusal."""
         with _Opened(service) as handle:
             try:
                 win32service.ControlService(handle, win32service.SERVICE_CONTROL_STOP)
             except pywintypes.error as error:
-                if error.winerror != NOT_ACTIVE:
+                then = after_refusal(error.winerror, self.status(service).state)
+                if then == "fail" or (then == "again" and last):
                     raise _said(error, service) from error
-        self._wait(service, "stopped", STOP_WITHIN + 15)
+                return then == "wait"
+        return True
 
     def status(self, service: Service) -> Status:
         """Its state, with the exit code of the last run where that was an error."""
@@ -275,10 +283,10 @@ class WindowsServices:
             return Status("failed", f"supervisor run ended with {said['ServiceSpecificExitCode']}")
         return Status(state, f"process {said['ProcessId']}" if said["ProcessId"] else "")
 
-    def _wait(self, service: Service, wanted: State, within: float) -> None:
+    def _wait(self, service: Service, wanted: Literal["running", "stopped"], within: float) -> None:
         until = time.monotonic() + within
-        while (found := self.status(service)).state != wanted:
-            if found.state == "failed" or (wanted == "running" and found.state == "stopped"):
+        while not (is_so := is_there((found := self.status(service)).state, wanted)):
+            if is_so is False:
                 raise ServiceError(
                     f"{service.name} has not come up: {found.detail or 'it ended at once'}; see its logs"
                 )

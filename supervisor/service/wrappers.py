@@ -1,13 +1,16 @@
 """Ready configuration for the established service wrappers of Windows: Shawl, WinSW and NSSM.
 
 Pure. Each one stops with Ctrl-C first, which is an orderly end for us, and is told to wait for it; none of them starts
-again what a person has to put right first. The texts are for people to paste; nothing here is run by us.
+again what a person has to put right first. The texts are for people to paste, commands into cmd.exe; nothing here is
+run by us.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
-from xml.sax.saxutils import escape
+from collections.abc import Sequence
+from xml.sax.saxutils import escape, quoteattr
 
 from .definition import DO_NOT_RETRY, RESTART_AFTER, STOP_WITHIN, Service
 
@@ -25,13 +28,14 @@ def shawl(service: Service) -> str:
         "--",
         *service.command,
     ]
-    return "\n".join(
-        [
-            subprocess.list2cmdline(words),
-            subprocess.list2cmdline(["sc.exe", "config", service.name, "start=", "delayed-auto"]),
-            subprocess.list2cmdline(["sc.exe", "start", service.name]),
-            "",
-        ]
+    # Shawl itself only ever adds to the PATH that the service manager gives it (and --env PATH=… comes before that).
+    key = rf"HKLM\SYSTEM\CurrentControlSet\Services\{service.name}"
+    values = ["/v", "Environment", "/t", "REG_MULTI_SZ", "/s", "|", "/d", f"PATH={service.path}", "/f"]
+    return _prompted(
+        words,
+        *([["reg.exe", "add", key, *values]] if service.path else []),
+        ["sc.exe", "config", service.name, "start=", "delayed-auto"],
+        ["sc.exe", "start", service.name],
     )
 
 
@@ -51,7 +55,9 @@ def winsw(service: Service) -> str:
         ("resetfailure", "10 min"),
         ("logpath", str(service.workspace / ".supervisor" / "logs")),
     ]
-    body = [f"  <{tag}>{escape(text)}</{tag}>" for tag, text in rows]
+    body = [f"  <{tag}>{escape(_plain(text))}</{tag}>" for tag, text in rows]
+    if service.path:
+        body.append(f'  <env name="PATH" value={quoteattr(_plain(service.path))}/>')
     body += [f'  <onfailure action="restart" delay="{RESTART_AFTER} sec"/>', '  <log mode="roll"/>']
     return "\n".join(["<service>", *body, "</service>", ""])
 
@@ -62,8 +68,11 @@ def nssm(service: Service) -> str:
     log = str(service.workspace / ".supervisor" / "logs" / "service.log")
     name = service.name
     commands = [
-        ["nssm", "install", name, program, *arguments],
+        ["nssm", "install", name, program],
+        # One word with its quotes inside: NSSM puts blanks between further words and forgets where each one ended.
+        ["nssm", "set", name, "AppParameters", subprocess.list2cmdline(arguments)],
         ["nssm", "set", name, "AppDirectory", str(service.workspace)],
+        *([["nssm", "set", name, "AppEnvironmentExtra", f"PATH={service.path}"]] if service.path else []),
         ["nssm", "set", name, "Start", "SERVICE_DELAYED_AUTO_START"],
         ["nssm", "set", name, "AppStopMethodConsole", str(STOP_WITHIN * 1000)],
         ["nssm", "set", name, "AppExit", "Default", "Restart"],
@@ -73,4 +82,31 @@ def nssm(service: Service) -> str:
         ["nssm", "set", name, "AppStderr", log],
         ["nssm", "start", name],
     ]
-    return "\n".join([*(subprocess.list2cmdline(words) for words in commands), ""])
+    return _prompted(*commands)
+
+
+def _prompted(*commands: Sequence[str]) -> str:
+    """The commands as cmd.exe takes them from a person or a batch file, each on its line."""
+    lines = [" ".join(_word(word) for word in words) for words in commands]
+    return "\n".join(["rem For cmd.exe, opened as administrator; PowerShell reads quotes in another way.", *lines, ""])
+
+
+def _word(word: str) -> str:
+    """One word, past cmd.exe first and then past the program's own splitting."""
+    said = subprocess.list2cmdline([_plain(word)])
+    if '"' in word:  # cmd.exe knows no \\" and would take the rest for unquoted: every mark is disarmed by itself
+        return re.sub(r'([&|<>^()"])', r"^\1", said)
+    if set(word) & set("&|<>^()") and not said.startswith('"'):
+        slashes = len(word) - len(word.rstrip("\\"))
+        return f'"{word}{slashes * chr(92)}"'  # those before a quote count twice
+    return said
+
+
+def _plain(text: str) -> str:
+    """The text, or ValueError where it has a percent sign: no quotes keep one from being a variable's."""
+    if "%" in text:
+        raise ValueError(
+            f"{text!r} contains a percent sign, which cmd.exe and these wrappers take for a variable's; "
+            "use a folder, or a PATH, without one"
+        )
+    return text

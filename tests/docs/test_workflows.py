@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +66,27 @@ def test_the_same_targets_as_people_type(words: str) -> None:
     for line in run:
         if line.startswith("make "):
             assert line.split()[1] in targets
+
+
+@pytest.mark.only_on("posix", reason="a shell")
+@pytest.mark.parametrize("lacking", ["make", "sh"])
+def test_a_runner_without_make_says_so(tmp_path: Path, lacking: str) -> None:
+    """Where Windows is among a job's systems, make and sh are looked for first, and the missing one is named."""
+    (job,) = [job for job in jobs().values() if "strategy" in job]
+    commands = [str(step.get("run", "")) for step in job["steps"]]
+    first_make = next(index for index, command in enumerate(commands) if command.startswith("make "))
+    looks = next(command for command in commands[:first_make] if "command -v" in command)
+    for tool in {"make", "sh"} - {lacking}:
+        (tmp_path / tool).touch(0o755)
+    bash = shutil.which("bash")
+    assert bash is not None
+    done = subprocess.run(
+        [bash, "-eo", "pipefail", "-c", looks], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"::error::there is no {lacking} on this runner" in done.stdout
+    (tmp_path / lacking).touch(0o755)
+    subprocess.run([bash, "-eo", "pipefail", "-c", looks], env={"PATH": str(tmp_path)}, capture_output=True, check=True)
 
 
 def test_every_job_ends_and_may_read_alone() -> None:

@@ -7,7 +7,19 @@ from pathlib import PureWindowsPath
 import pytest
 
 from supervisor.exits import Exit
-from supervisor.service.hosting import ACCEPTED, ended, is_end, recovery
+from supervisor.service.definition import START_WITHIN, STOP_WITHIN
+from supervisor.service.hosting import (
+    ACCEPTED,
+    RUNS_AFTER,
+    STALL,
+    Course,
+    Reported,
+    after_refusal,
+    ended,
+    is_end,
+    is_there,
+    recovery,
+)
 
 LOG = PureWindowsPath(r"C:\shop\service.log")
 
@@ -54,3 +66,77 @@ def test_an_end_that_was_asked_for_is_no_error_whatever_the_code() -> None:
 def test_each_recovery_waits_longer() -> None:
     """Three restarts, 5, 10 and 20 s after the failure; the manager repeats the last."""
     assert recovery() == [5_000, 10_000, 20_000]
+
+
+LOOK = 0.25  # seconds between two looks of the host's
+
+
+def reports(seconds: float, *, answers_after: float = float("inf"), asked_after: float = float("inf")) -> list[Course]:
+    """What a host tells its manager in that time, looking as often as it does."""
+    course = Course.begun(0.0)
+    told = [course]
+    for look in range(1, int(seconds / LOOK) + 1):
+        now = look * LOOK
+        course = course.next(now, answers=now >= answers_after, asked=now >= asked_after)
+        if course is not told[-1]:
+            told.append(course)
+    return told
+
+
+@pytest.mark.parametrize(("answers", "asked"), [(20.0, 30.0), (40.0, 5.0), (1000.0, 1000.0), (1.0, 1000.0)])
+def test_checkpoints_go_on_rising_while_something_is_under_way(answers: float, asked: float) -> None:
+    """While it starts or stops, the manager never waits as long for a sign of life as would make it call us hung."""
+    told = reports(90, answers_after=answers, asked_after=asked)
+    ends = [*(course.at for course in told[1:]), 90.0]
+    waits = [end - course.at for course, end in zip(told, ends, strict=True) if course.state is not Reported.RUNNING]
+    assert max(waits) < STALL / 3
+    assert [course.at for course in told] == sorted({course.at for course in told})
+
+
+def test_a_crew_is_up_once_its_api_answers_or_it_has_lived_without_one() -> None:
+    """A crew may do without a control API: it is not starting for ever, and `service start` does not give it up."""
+    states = [course.state for course in reports(90, answers_after=3)]
+    assert (states[0], states[-1], states.count(Reported.RUNNING)) == (Reported.START_PENDING, Reported.RUNNING, 1)
+    first = next(course for course in reports(90) if course.state is Reported.RUNNING)
+    assert first.at == RUNS_AFTER < START_WITHIN
+
+
+def test_one_that_was_asked_to_end_is_ending_whatever_it_answers() -> None:
+    """Also while it starts; it never runs again, and it has its time from then on."""
+    told = reports(80, answers_after=4, asked_after=2)
+    assert {course.state for course in told if course.at >= 2} == {Reported.STOP_PENDING}
+    assert not told[-1].is_overdue(2 + STOP_WITHIN - 1)
+    assert told[-1].is_overdue(2 + STOP_WITHIN)
+    assert not Course.begun(0).is_overdue(1e9)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "then"),
+    [
+        (1061, "starting", "again"),
+        (1061, "running", "again"),
+        (1061, "stopping", "wait"),
+        (1061, "stopped", "wait"),
+        (1062, "stopped", "wait"),
+        (5, "running", "fail"),
+    ],
+)
+def test_a_refusal_to_stop_may_be_one_for_the_moment(error: int, state: str, then: str) -> None:
+    """A service that is starting takes no controls yet and is asked again; one that stops already is waited for."""
+    assert after_refusal(error, state) == then
+
+
+def test_where_a_service_is_to_come_to() -> None:
+    """One that failed has stopped, and has not come up; what is under way is waited for."""
+    assert {state: is_there(state, "stopped") for state in ("stopped", "failed", "stopping", "running")} == {
+        "stopped": True,
+        "failed": True,
+        "stopping": None,
+        "running": None,
+    }
+    assert {state: is_there(state, "running") for state in ("running", "starting", "failed", "stopped")} == {
+        "running": True,
+        "starting": None,
+        "failed": False,
+        "stopped": False,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,9 +14,11 @@ from typing import Any, TypeVar
 import anyio
 import pytest
 
+from actors.drivers.builtin.commands import environment
 from docs_store.messages import SUPERVISOR, Draft, Outcome, State
 from docs_store.store import Store
 from supervisor import notifications as module
+from supervisor.child import worker_command
 from supervisor.config import NotifyConfig
 from supervisor.notifications import MOST_AT_ONCE, Notice, begun, keep_telling, notices, tell
 from supervisor.status import CrewStatus, PhaseStatus
@@ -86,6 +89,19 @@ async def test_a_command_gets_the_notice_on_its_input(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "got").read_bytes()) == NOTICE.said
     assert len(told) == 1
     assert "code 3" in told[0]
+
+
+@pytest.mark.anyio
+async def test_a_command_finds_the_service_s_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was agreed to, and may need a key to tell anybody; the project's tests are started without that variable."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/x")
+    code = "import os; open('got', 'w').write(os.environ['CREDENTIALS_DIRECTORY'])"
+    told: list[str] = []
+    config = NotifyConfig(command=(sys.executable, "-c", code))
+    await tell(config, NOTICE, lambda _step, text: told.append(text), folder=tmp_path)
+    assert ((tmp_path / "got").read_text(encoding="utf-8"), told) == ("/run/credentials/x", [])
+    assert worker_command()[1]["CREDENTIALS_DIRECTORY"] == "/run/credentials/x"  # an actor of one's own
+    assert "CREDENTIALS_DIRECTORY" not in environment(os.environ)
 
 
 @pytest.mark.anyio

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import plistlib
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree import ElementTree as ET
 
@@ -16,15 +18,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.bootstrap import NotTrustedError, require_trust
 from supervisor.cli.main import run_cli
+from supervisor.cli.service import Wrapper
 from supervisor.crew import BUDGET
 from supervisor.exits import Exit
+from supervisor.service import systemd
 from supervisor.service.definition import STOP_WITHIN, Scope, Service, default_name, is_retried
 from supervisor.service.installed import Answer, Launchd, ServiceError, Systemd
 from supervisor.service.launchd import plist
 from supervisor.service.relayed import relayed
 from supervisor.service.systemd import unit
 from supervisor.service.wrappers import nssm, shawl, winsw
+from supervisor.workspace import NAME, Workspace
 
 ODD = "/srv/100 % günstig/it's $HOME"
 visible = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc")), min_size=1, max_size=30)
@@ -64,7 +70,7 @@ def test_what_another_start_would_only_repeat_is_not_retried(code: int) -> None:
     never = {0, *map(int, setting(text, "RestartPreventExitStatus").split()), int(setting(text, "SuccessExitStatus"))}
     assert code in never
     assert f"AppExit {code} Exit" in nssm(service())
-    words = shlex.split(shawl(service()).splitlines()[0])
+    words = shlex.split(shawl(service()).splitlines()[1])
     assert str(code) in words[words.index("--restart-if-not") + 1].split(",")
 
 
@@ -130,10 +136,103 @@ def test_wrappers_of_windows_quote_their_way() -> None:
     """A path with blanks is one argument, and one with & is valid XML."""
     made = Service(workspace=PureWindowsPath(r"C:\R & D\my shop"), python=PureWindowsPath(r"C:\venv\python.exe"))
     assert r'-C "C:\R & D\my shop" run --plain' in shawl(made)
-    assert r'-C "C:\R & D\my shop" run --plain' in nssm(made)
     found = ET.fromstring(winsw(made))
     assert found.findtext("arguments") == r'-P -m supervisor.service.relayed -C "C:\R & D\my shop" run --plain'
     assert found.findtext("workingdirectory") == r"C:\R & D\my shop"
+
+
+def split(line: str) -> list[str]:
+    """A command line as a program on Windows gets its words: the rules of the C runtime, `""` within quotes aside."""
+    words: list[str] = []
+    word: list[str] = []
+    begun = quoted = False
+    for slashes, mark in re.findall(r"(\\*)([^\\]|$)", line):
+        if mark == '"':
+            word += "\\" * (len(slashes) // 2)
+            if len(slashes) % 2:
+                word += mark
+            else:
+                quoted = not quoted
+            begun = True
+            continue
+        word += slashes
+        begun = begun or bool(slashes)
+        if mark in {" ", ""} and not quoted:
+            if begun:
+                words.append("".join(word))
+            word, begun = [], False
+        else:
+            word += mark
+            begun = True
+    return words
+
+
+WINDOWS = PureWindowsPath(r"C:\work")
+
+
+@given(st.text(st.sampled_from('ab\\" &'), max_size=12), st.text(st.sampled_from("ab\\ "), max_size=12))
+def test_words_are_split_as_they_were_joined(one: str, other: str) -> None:
+    """The C runtime's rules, on which the next test stands, undo what `list2cmdline` does."""
+    assert split(subprocess.list2cmdline([one, other, "x"])) == [one, other, "x"]
+
+
+def past_cmd(line: str) -> str:
+    """What cmd.exe makes of a line that it is given: one command, without its carets; anything else fails."""
+    kept, quoted = "", False
+    marks = iter(line)
+    for mark in marks:
+        assert mark != "%", f"a variable in {line}"
+        if mark == "^" and not quoted:
+            kept += next(marks)
+            continue
+        assert quoted or mark not in "&|<>()", f"cmd.exe ends the command at {mark} of {line}"
+        quoted ^= mark == '"'
+        kept += mark
+    return kept
+
+
+@pytest.mark.parametrize("folder", ["my shop", "R&D", "R & D (old)", "a^b", "up&del x"])
+def test_nssm_starts_the_command_as_it_is(folder: str) -> None:
+    """NSSM keeps what follows AppParameters, with blanks between the words, and hands it over: nothing falls apart."""
+    made = Service(workspace=WINDOWS / folder, python=PureWindowsPath(r"C:\Program Files\venv\python.exe"))
+    lines = [split(past_cmd(line)) for line in nssm(made).splitlines() if line.startswith("nssm")]
+    (program,) = [words[3:] for words in lines if words[:2] == ["nssm", "install"]]
+    (kept,) = [" ".join(words[4:]) for words in lines if words[3:4] == ["AppParameters"]]
+    assert [*program, *split(kept)] == list(made.command)
+
+
+windows_names = st.text(st.sampled_from("ab &^()'!;,=+-ü"), min_size=1, max_size=12)
+
+
+@given(windows_names)
+def test_a_prompt_runs_one_command_a_line(name: str) -> None:
+    """Whatever Windows allows in a folder's name is a word of its own for cmd.exe, with Shawl and with NSSM."""
+    made = Service(workspace=WINDOWS / f"x{name}x", python=WINDOWS / "python.exe")
+    lines = [split(past_cmd(line)) for line in shawl(made).splitlines() if line.startswith("shawl")]
+    assert lines[0][-len(made.command) :] == list(made.command)
+    lines = [split(past_cmd(line)) for line in nssm(made).splitlines() if line.startswith("nssm")]
+    assert ["nssm", "set", made.name, "AppDirectory", str(made.workspace)] in lines
+
+
+@pytest.mark.parametrize("wrapper", [shawl, winsw, nssm])
+def test_a_percent_sign_is_refused(wrapper: Callable[[Service], str]) -> None:
+    """cmd.exe and the wrappers would put a variable's value in its place, and nothing keeps them from it."""
+    with pytest.raises(ValueError, match="percent sign"):
+        wrapper(Service(workspace=WINDOWS / "100%PATH%", python=WINDOWS / "python.exe"))
+
+
+def test_every_wrapper_hands_the_path_over() -> None:
+    """A service inherits no shell's PATH: what was there at the installation is what the crew gets."""
+    path = r"C:\R&D\bin;C:\Program Files\Git\cmd"
+    made = Service(workspace=WINDOWS, python=WINDOWS / "python.exe", path=path)
+    (line,) = [split(past_cmd(line)) for line in nssm(made).splitlines() if "AppEnvironmentExtra" in line]
+    assert line[3:] == ["AppEnvironmentExtra", f"PATH={path}"]
+    (line,) = [split(past_cmd(line)) for line in shawl(made).splitlines() if line.startswith("reg.exe")]
+    assert line[2].endswith(rf"\Services\{made.name}")
+    assert line[line.index("/d") + 1] == f"PATH={path}"
+    assert line[line.index("/s") + 1] not in path
+    (variable,) = ET.fromstring(winsw(made)).findall("env")
+    assert variable.attrib == {"name": "PATH", "value": path}
 
 
 def test_names_differ_where_folders_do() -> None:
@@ -187,6 +286,47 @@ def test_systemd_s_steps(tmp_path: Path) -> None:
         manager.stop(made)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to connect to bus: No medium found",
+        "Failed to connect to user scope bus via local transport: No such file or directory",
+    ],
+)
+def test_without_a_bus_nothing_is_left_behind(tmp_path: Path, said: str) -> None:
+    """No user's systemd: the person is told what to do, and the unit of a failed installation is gone again."""
+    manager = Systemd(Manager({"systemctl": Answer(1, said)}), folders={"user": tmp_path, "system": tmp_path})
+    with pytest.raises(ServiceError, match="enable-linger"):
+        manager.install(service())
+    assert list(tmp_path.iterdir()) == []
+    file = tmp_path / f"{service().name}.service"
+    file.write_text("what was there before\n", encoding="utf-8")
+    with pytest.raises(ServiceError, match="--system"):
+        manager.install(service())
+    assert file.read_text(encoding="utf-8") == "what was there before\n"
+    with pytest.raises(ServiceError, match="Log in as this user"):
+        manager.status(service())
+
+
+def test_what_cannot_be_stopped_is_uninstalled_all_the_same(tmp_path: Path) -> None:
+    """The unit and the link that starts it go; that systemd was not told is said, not kept quiet."""
+    asked = Manager()
+    manager = Systemd(asked, folders={"user": tmp_path, "system": tmp_path})
+    file = manager.install(service())
+    link = tmp_path / "default.target.wants" / file.name
+    link.parent.mkdir()
+    link.write_bytes(b"")
+    asked.answers["disable"] = Answer(1, "no such luck")
+    with pytest.raises(ServiceError, match=r"is removed, but systemctl .* failed: no such luck"):
+        manager.uninstall(service())
+    assert not file.exists()
+    assert not link.exists()
+    assert asked.asked[-1].endswith("daemon-reload")
+    file.mkdir()  # nothing that could be unlinked, like a unit of the system's without its rights
+    with pytest.raises(ServiceError, match=r"^systemctl .* failed: no such luck"):
+        manager.uninstall(service())
+
+
 def test_a_manager_s_refusal_is_passed_on(tmp_path: Path) -> None:
     """What systemctl or launchctl says on failure is what the person reads."""
     folders = {"user": tmp_path, "system": tmp_path}
@@ -194,27 +334,107 @@ def test_a_manager_s_refusal_is_passed_on(tmp_path: Path) -> None:
         Systemd(Manager({"enable": Answer(1, "no bus")}), folders=folders).install(service())
     manager = Launchd(Manager({"print": Answer(113, ""), "bootstrap": Answer(5, "not permitted")}), folders=folders)
     manager.install(service())
-    with pytest.raises(ServiceError, match=r"launchctl bootstrap .* failed: not permitted"):
+    with pytest.raises(ServiceError, match=r"launchctl bootstrap .* failed: not permitted .*login at the Mac itself"):
         manager.start(service())
+
+
+@pytest.mark.only_on("linux", reason="XDG_STATE_HOME")
+def test_trust_is_given_where_the_unit_looks_for_it(workspace: Path) -> None:
+    """The account of a system's service agrees by the command that is printed, in the unit's own state folder."""
+    (workspace / "supervisor.toml").write_text('[notify]\ncommand = ["tell", "me"]\n', encoding="utf-8")
+    made = Service(workspace=workspace, python=Path(sys.executable), scope="system", user="builder")
+    make_folder, agree = [shlex.split(line) for line in systemd.trusting(made)]
+    folder = f"/var/lib/{setting(unit(made), 'StateDirectory')}"
+    assert f"Environment=XDG_STATE_HOME={folder} " in unit(made)
+    assert (make_folder[-1], agree[agree.index("env") + 1]) == (folder, f"XDG_STATE_HOME={folder}")
+    assert agree[:4] == ["runuser", "-u", "builder", "--"]
+    state = workspace.parent / "var"
+    command = agree[agree.index("env") + 2 :]
+    subprocess.run(command, env={**os.environ, "XDG_STATE_HOME": str(state)}, check=True, capture_output=True)
+    found = Workspace(workspace)
+    require_trust(found, found.read_config(), folder=state / NAME)
+    with pytest.raises(NotTrustedError):
+        require_trust(found, found.read_config())
+
+
+@pytest.mark.only_on("posix", reason="services of a user and of the system")
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_nobody_asks_root_for_its_trust(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str
+) -> None:
+    """A service of the system is installed without it, and the account's way to agree is said; your own needs yours."""
+    (workspace / "supervisor.toml").write_text('[notify]\ncommand = ["tell", "me"]\n', encoding="utf-8")
+    folders = {"user": tmp_path / "units", "system": tmp_path / "system"}
+    manager = Systemd(Manager(), folders=folders) if system == "linux" else Launchd(Manager(), folders=folders)
+    monkeypatch.setattr("supervisor.service.installed.this_systems", lambda: manager)
+    monkeypatch.setattr(
+        "supervisor.cli.service._usual", lambda: Wrapper.systemd if system == "linux" else Wrapper.launchd
+    )
+    base = ["-C", str(workspace), "service", "install"]
+    assert run_cli(base) == Exit.CONFIGURATION
+    capsys.readouterr()
+    assert run_cli([*base, "--system", "--user", "builder"]) == 0
+    said = capsys.readouterr().out
+    assert "tell me" in said
+    assert f"-u builder {'--' if system == 'linux' else sys.executable} " in said
+    assert said.rstrip().endswith("supervisor service start --system")
+    (workspace / "supervisor.toml").write_text("", encoding="utf-8")
+    assert run_cli([*base, "--system", "--user", "builder"]) == 0
+    assert "agreed" not in capsys.readouterr().out
 
 
 @pytest.mark.only_on("posix", reason="a user's number")
 def test_launchd_s_steps(tmp_path: Path) -> None:
     """An agent is loaded to be started and unloaded to be stopped: a killed one would come back."""
-    loaded = Answer(0, "gui/1/x = {\n\tstate = running\n\tlast exit code = 0\n}")
-    asked = Manager({"print": Answer(113, "")})
-    manager = Launchd(asked, folders={"user": tmp_path, "system": tmp_path})
+    asked = Launchctl()
+    manager = Launchd(asked, folders={"user": tmp_path, "system": tmp_path}, pause=asked.pause)
     made = service()
     file = manager.install(made)
-    manager.start(made)
     assert manager.status(made).state == "stopped"
-    asked.answers["print"] = loaded
+    manager.start(made)
     assert manager.status(made).state == "running"
     manager.stop(made)
+    manager.start(made)
     manager.uninstall(made)
     assert not file.exists()
     verbs = [words.split()[1] for words in asked.asked]
-    assert [verb for verb in verbs if verb != "print"] == ["bootstrap", "bootout", "bootout"]
+    assert [verb for verb in verbs if verb != "print"] == ["bootstrap", "bootout", "bootstrap", "bootout"]
+
+
+def test_what_launchd_does_not_forget_is_said(tmp_path: Path) -> None:
+    """The wait for the end has an end of its own."""
+    stuck = Manager({"print": Answer(0, "state = running")})
+    manager = Launchd(stuck, folders={"user": tmp_path, "system": tmp_path}, pause=lambda _seconds: None)
+    manager.install(service())
+    with pytest.raises(ServiceError, match="is still there 60 s after"):
+        manager.stop(service())
+
+
+class Launchctl(Manager):
+    """Plays launchctl, whose `bootout` comes back while the service is still ending."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded = False
+        self.ends_after = 0  # pauses
+
+    def __call__(self, words: Sequence[str]) -> Answer:
+        super().__call__(words)
+        match words[1]:
+            case "print":
+                return Answer(0, "gui/1/x = {\n\tstate = running\n}") if self.loaded else Answer(113, "")
+            case "bootstrap":
+                assert not self.loaded, "Bootstrap failed: 37: Operation already in progress"
+                self.loaded = True
+            case "bootout":
+                self.ends_after = 3
+                return Answer(36, "Boot-out failed: 36: Operation now in progress")
+        return Answer(0, "")
+
+    def pause(self, _seconds: float) -> None:
+        self.ends_after -= 1
+        if self.ends_after == 0:
+            self.loaded = False
 
 
 @pytest.fixture
@@ -229,8 +449,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_printing_needs_no_manager(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printing_needs_no_manager(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each wrapper's text can be printed anywhere, for this workspace and this Python."""
+    monkeypatch.setenv("PATH", os.defpath)
     for wrapper in ("systemd", "launchd", "shawl", "winsw", "nssm"):
         capsys.readouterr()
         assert run_cli(["-C", str(workspace), "service", "print", "--wrapper", wrapper]) == 0
@@ -246,6 +469,55 @@ def test_a_credential_becomes_a_line(workspace: Path, capsys: pytest.CaptureFixt
     assert f"LoadCredential=key:{workspace / 'key'}" in capsys.readouterr().out.splitlines()
     assert run_cli([*base, "--credential", "key"]) == Exit.USAGE
     assert run_cli([*base, "--user", "somebody"]) == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "options", "why"),
+    [
+        ("systemd", "--user bob", "--user goes with --system"),
+        ("launchd", "--user bob", "--user goes with --system"),
+        ("systemd", "--system", "--system needs --user"),
+        ("launchd", "--system", "--system needs --user"),
+        ("launchd", "--credential key=/k", "--credential is for systemd"),
+        *((wrapper, "--credential key=/k", "--credential is for systemd") for wrapper in ("shawl", "winsw", "nssm")),
+        *((wrapper, "--system --user bob", "its password") for wrapper in ("shawl", "winsw", "nssm")),
+    ],
+)
+def test_no_option_is_ignored(
+    workspace: Path, capsys: pytest.CaptureFixture[str], wrapper: str, options: str, why: str
+) -> None:
+    """What a manager or wrapper has no use for is wrong usage, and it is said why."""
+    assert run_cli(["-C", str(workspace), "service", "print", "--wrapper", wrapper, *options.split()]) == Exit.USAGE
+    assert why in capsys.readouterr().err
+
+
+def test_root_is_named_by_whoever_wants_it(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crew with all rights is nobody's oversight: not installed without a name, and possible with it."""
+    monkeypatch.setenv("PATH", os.defpath)
+    base = ["-C", str(workspace), "service"]
+    assert run_cli([*base, "print", "--wrapper", "systemd", "--system", "--user", "root"]) == 0
+    assert "User=root" in capsys.readouterr().out.splitlines()
+    assert run_cli([*base, "print", "--wrapper", "nssm", "--system"]) == 0  # always so there
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_nor_is_one_at_the_installation(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    """On Windows and macOS a credential is refused before anything is done, and on Windows an account, too."""
+    monkeypatch.setattr(
+        "supervisor.cli.service._usual", lambda: Wrapper.shawl if system == "win32" else Wrapper.launchd
+    )
+    base = ["-C", str(workspace), "service", "install"]
+    assert run_cli([*base, "--credential", "key=/k"]) == Exit.USAGE
+    assert "--credential is for systemd" in capsys.readouterr().err
+    if system == "darwin":
+        assert run_cli([*base, "--system"]) == Exit.USAGE
+        assert "--system needs --user" in capsys.readouterr().err
+    assert run_cli([*base, "--user", "bob"]) == Exit.USAGE
+    assert ("its password" if system == "win32" else "goes with --system") in capsys.readouterr().err
 
 
 def test_what_is_relayed_is_said(workspace: Path) -> None:

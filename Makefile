@@ -34,7 +34,7 @@ test: $(VENV)/.installed  ## the tests, without the slow ones (under four minute
 test-all: $(VENV)/.installed  ## the slow tests too: whole runs, kills, real packages
 	$(BIN)/python -m pytest -n $(JOBS) -m slow
 
-test-matrix:  ## the tests with the other supported Pythons that this machine has, each in a .venv-3.x of its own
+test-matrix:  ## the tests, and the events' slow ones, with the other supported Pythons that this machine has (.venv-3.x)
 	@usual=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	for version in 3.11 3.12 3.13 3.14; do \
 	  test $$version != $$usual || { echo "Python $$version: what \`make test\` runs"; continue; }; \
@@ -44,6 +44,7 @@ test-matrix:  ## the tests with the other supported Pythons that this machine ha
 	  test -n "$$python" || { echo "Python $$version: not on this machine"; continue; }; \
 	  echo "Python $$version: $$python"; \
 	  $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON="$$python" || exit 1; \
+	  .venv-$$version/bin/python -m pytest -n $(JOBS) -m slow tests/ipc tests/chaos/test_exactness.py || exit 1; \
 	done
 
 soak: $(VENV)/.installed  ## kill and stop processes of running crews at random, then look: make soak MINUTES=60 SEED=1 CREWS=2

@@ -46,6 +46,7 @@ class Recorded(Protocol):
 
 # step of a record of the supervisor's own → what kind of reason it is
 KINDS: Final[Mapping[str, str]] = {
+    "begin": "begin",
     "spawn": "start",
     "exit": "exit",
     "decision": "decision",
@@ -61,7 +62,7 @@ KINDS: Final[Mapping[str, str]] = {
     "paused": "hold",
     "interval": "interval",
 }
-FOR_ALL: Final = frozenset({"mode", "queue", "command", "spare"})  # steps whose records concern every phase
+FOR_ALL: Final = frozenset({"begin", "mode", "queue", "command", "spare"})  # steps whose records concern every phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

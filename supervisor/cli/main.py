@@ -36,14 +36,12 @@ app = typer.Typer(
 )
 
 
-def _version(value: bool) -> None:  # noqa: FBT001 - typer's way to call
+def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's way to call
     if value:
-        from importlib.metadata import PackageNotFoundError, version
+        from supervisor.version import version
 
-        try:
-            typer.echo(f"phase-supervisor {version('phase-supervisor')}")
-        except PackageNotFoundError:
-            typer.echo("phase-supervisor, from sources that are not installed")
+        found = version()
+        typer.echo(f"phase-supervisor {found}" if found else "phase-supervisor, from sources that are not installed")
         raise typer.Exit
 
 
@@ -56,7 +54,7 @@ def options(
     ] = Path(),
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="-vv shows tracebacks of errors.")] = 0,
     version: Annotated[  # noqa: ARG001 - its callback acts
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Supervise a crew of four - Planning, Developer, QA, Debugging - working on your repository.

@@ -148,8 +148,8 @@ def lines(told: Told) -> list[str]:
             out.append(f"  … and {len(items) - 20} more")
     if told.troubles:
         out += ["", "Troubles: " + ", ".join(f"{clean(name)} ({count})" for name, count in told.troubles.items())]
-    rest = told.summary.open
-    out += ["", f"Now: {_count(rest, 'task')} open, {_count(len(told.summary.waiting), 'thing')} waiting for you."]
+    rest, waits = told.summary.open, len(told.summary.waiting) + len(told.summary.given_up)
+    out += ["", f"Now: {_count(rest, 'task')} open, {_count(waits, 'thing')} waiting for you."]
     return out
 
 

@@ -240,6 +240,28 @@ def test_what_is_blocked_waits_in_the_inbox_and_an_answer_opens_it_again(blocked
     assert cli.store.state.messages[id_].status == "open"
 
 
+def test_a_phase_that_was_given_up_is_in_the_inbox_until_it_starts_again(blocked: tuple[Cli, str]) -> None:
+    """With the reason and the command that helps; it takes no answer, and what does is still said how."""
+    cli, id_ = blocked
+    store = cli.store
+    store.start_epoch("qa", 7, died=False)
+    store.give_up("qa", died=True, reason="6 restarts within 60 s\nModuleNotFoundError: shop")
+    assert cli("inbox") == 0
+    assert "qa  [given up]" in cli.out
+    assert "ModuleNotFoundError: shop" in cli.out
+    assert "supervisor restart qa" in cli.out
+    assert f"supervisor answer {id_}" in cli.out
+    told = cli.json("inbox")
+    assert [(item["id"], item["what"], item["request"]) for item in told[1:]] == [
+        ("qa", "given up", "supervisor restart qa")
+    ]
+    assert told[1]["since"] == store.state.at
+    assert cli("answer", "qa", "go on") == Exit.USAGE
+    assert "supervisor restart qa" in cli.err
+    cli.store.start_epoch("qa", 8, died=False)
+    assert [item["id"] for item in cli.json("inbox")] == [id_]
+
+
 def test_a_question_is_answered_by_its_id(cli: Cli) -> None:
     """And is gone from the inbox then."""
     cli.store.ask(Question(id="q1", n=0, at="", about="QA_READ", text="Keep it?\n\x1b[2J", options=("yes", "no")))
@@ -542,7 +564,7 @@ def test_a_traceback_needs_vv(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
         raise ZeroDivisionError("boom \x1b[2J")
 
     monkeypatch.setattr("supervisor.status.waiting", broken)
-    monkeypatch.setattr("supervisor.cli.work.waiting", broken)
+    monkeypatch.setattr("supervisor.cli.work.awaited", broken)
     assert cli("inbox") == Exit.INTERNAL
     assert "ZeroDivisionError: boom" in cli.err
     assert "Traceback" not in cli.err

@@ -73,6 +73,16 @@ def test_a_run_counts_once_whatever_is_drawn_in_it() -> None:
     assert "one run, " in lines(told)[0]
 
 
+def test_a_phase_that_was_given_up_waits_too(tmp_path: Path) -> None:
+    """As in the inbox, until it is started again."""
+    store = Store.open(tmp_path)
+    store.start_epoch("qa", 1, died=False)
+    store.give_up("qa", died=True, reason="it kept failing")
+    assert "one thing waiting for you" in lines(made(store.state, DEFAULT, [], since=0, until=NOW))[-1]
+    store.start_epoch("qa", 2, died=False)
+    assert "0 things waiting for you" in lines(made(store.state, DEFAULT, [], since=0, until=NOW))[-1]
+
+
 def test_ends_restarts_and_giving_up_are_told_apart() -> None:
     """An end that was asked for is none of them."""
     events = [

@@ -109,7 +109,10 @@ def summary_lines(summary: Summary) -> list[tuple[str, list[str]]]:
             for item in summary.waiting
         ),
     )
-    group("Given up, because its worker kept failing", (f"{key}: see PLANNING_READ.md; supervisor restart {key}" for key in summary.given_up))
+    group(
+        "Given up, because its worker kept failing",
+        (f"{key}: see PLANNING_READ.md; supervisor restart {key}" for key in summary.given_up),
+    )
     group("Paused by you", (f"{key}: supervisor resume {key}" for key in summary.paused))
     return groups
 

@@ -96,6 +96,8 @@ def run(
     """
     if plain + as_json + quiet > 1:
         raise UsageError("--plain, --json and --quiet exclude each other; choose one")
+    if use_queue_ipc and use_stdout:
+        raise UsageError("--use-queue-ipc and --use-stdout exclude each other; choose one")
     from supervisor.background import Silent
     from supervisor.bootstrap import require_trust
     from supervisor.console import view_for

@@ -155,6 +155,7 @@ def test_a_wrong_configuration_is_78_with_all_mistakes(cli: Cli) -> None:
         ["events", "--since", "x"],
         ["pause", "nobody"],
         ["run", "--plain", "--json"],
+        ["run", "--use-stdout", "--use-queue-ipc"],
     ],
     ids=" ".join,
 )
@@ -527,14 +528,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
 
 def test_run_hands_on_its_options_and_the_crews_exit_code(cli: Cli, ran: list[RunOptions]) -> None:
     """Nothing is lost between the command line and the crew's owner."""
-    assert cli("run", "--until-idle", "--use-queue-ipc", "--use-stdout", "--plain", "-vv") == Exit.WORK_REMAINS
-    assert ran == [
-        RunOptions(
-            workspace=cli.place.root, until_idle=True, use_queue_ipc=True, use_stdout=True, verbose=2, show="plain"
-        )
-    ]
+    assert cli("run", "--until-idle", "--use-queue-ipc", "--plain", "-vv") == Exit.WORK_REMAINS
+    assert ran == [RunOptions(workspace=cli.place.root, until_idle=True, use_queue_ipc=True, verbose=2, show="plain")]
     assert cli("run", str(cli.folder)) == Exit.WORK_REMAINS
     assert ran[1] == RunOptions(workspace=cli.place.root)
+    assert cli("run", "--use-stdout") == Exit.WORK_REMAINS
+    assert ran[2] == RunOptions(workspace=cli.place.root, use_stdout=True)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,9 @@ def test_only_what_happened_in_that_time_counts(tmp_path: Path) -> None:
     work(store, 2, "blocked", "long ago, too")
     clock.now = NOW - DAY
     work(store, 3, "done", "yesterday")
-    told = made(store.state, DEFAULT, [own("begin", NOW - 20 * DAY, phase="supervisor")], since=NOW - 7 * DAY, until=NOW)
+    told = made(
+        store.state, DEFAULT, [own("begin", NOW - 20 * DAY, phase="supervisor")], since=NOW - 7 * DAY, until=NOW
+    )
     assert (told.phases["qa"].done, told.phases["qa"].blocked) == (1, 0)
     assert told.posted == 1
     assert told.runs == 0

@@ -174,8 +174,8 @@ def load_status(workspace: Workspace) -> CrewStatus | None:
 class Waiting:
     """One thing that waits for the user: a blocked or quarantined message, a question, a phase that was given up.
 
-    `id` is what `answer` takes, or `restart` for a phase; `phase` whose task it is ("" for a question about a document);
-    `request` is what is asked of the user, as the crew said it.
+    `id` is what `answer` takes, or `restart` for a phase; `phase` whose task it is ("" for a question about a
+    document); `request` is what is asked of the user, as the crew said it.
     """
 
     id: str

@@ -323,6 +323,32 @@ def test_events_can_be_filtered_and_continued(journaled: Cli) -> None:
     assert events_of(journaled, "--since", everything[-1]["cursor"]) == []
 
 
+def test_the_last_events_are_those_of_what_was_asked_for(journaled: Cli) -> None:
+    """With filters and a cursor as well; more than there are is all of them."""
+    everything = events_of(journaled)
+    assert events_of(journaled, "--last", "2") == everything[3:]
+    assert events_of(journaled, "-n", "9") == everything
+    assert events_of(journaled, "-n", "1", "--phase", "qa") == [everything[2]]
+    assert events_of(journaled, "-n", "2", "--type", "finding") == [everything[2], everything[4]]
+    assert events_of(journaled, "-n", "5", "--since", everything[2]["cursor"]) == everything[3:]
+    assert journaled("events", "--last", "0") == Exit.USAGE
+
+
+def test_a_type_that_is_not_on_record_is_noted(cli: Cli) -> None:
+    """Well-known ones may just not have come yet; one's own is known once it has."""
+    assert cli("events", "--type", "findings") == 0
+    assert "'findings'" in cli.err
+    assert "finding, " in cli.err
+    with Journal.open(cli.place.journal) as journal:
+        journal.commit([OwnRow(seq=1, event=ProgressEvent("benchmark"))]).result(10)
+    assert cli("events", "--type", "nosuch") == 0
+    assert "audit_complete, benchmark" in cli.err
+    assert not cli.out
+    for known in ("benchmark", "screenshot"):
+        assert cli("events", "--type", known) == 0
+        assert not cli.err
+
+
 def test_events_for_people_are_harmless_lines(journaled: Cli) -> None:
     """Time, phase, words."""
     assert journaled("events") == 0

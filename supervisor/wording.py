@@ -49,8 +49,8 @@ def clock(timestamp: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3:05, 2:00:01, 3 d 04:10."""
-    whole = int(max(seconds, 0))
+    """12 s, 3:05, 2:00:01, 3 d 04:10; rounded to seconds."""
+    whole = round(max(seconds, 0))
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -224,7 +224,7 @@ def test_why_and_report_need_no_supervisor(cli: Cli) -> None:
     with Journal.open(cli.place.journal) as journal:
         journal.commit([OwnRow(seq=n, event=event) for n in range(1, 4)]).result()
     assert cli("why", "QA", "--limit", "2") == 0
-    assert cli.out.count("Decided: qa was ended by signal 9") == 3  # twice, and in short
+    assert cli.out.count("Decided: qa was ended by signal 9") == 3  # decided twice, and in short
     assert "1 earlier" in cli.out
     assert cli("why", "qa", "--json") == 0
     assert [reason["inputs"] for reason in json.loads(cli.out)["reasons"]] == [{"a": 1}] * 3

@@ -17,11 +17,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from supervisor.exits import Exit, judged
+from supervisor.exits import WORDS, Exit, judged
 
 from . import control, crew, docs, events, looking, rollout, service, work
 from .access import Session
-from .output import harmless, warn
+from .output import harmless, say_json, warn
 
 RUNNING = "Running"
 WORKING = "Your side of the work"
@@ -113,15 +113,31 @@ def run_cli(arguments: Sequence[str]) -> int:
         code, text = judged(error)
         with suppress(OSError):  # where there is nobody left to read it, the code says enough
             warn(f"supervisor: {harmless(text)}")
+        _tell_program(arguments, code, text)
     return code
 
 
 def _run(arguments: Sequence[str]) -> int:
     try:
         app(list(arguments), prog_name="supervisor")
-    except SystemExit as error:  # how typer says that it is done
+    except SystemExit as error:  # how typer says that it is done, and that it has said what is wrong with the words
+        misread = getattr(error.__context__, "format_message", None)
+        if misread is not None:
+            _tell_program(arguments, Exit.USAGE, misread())
         return error.code if isinstance(error.code, int) else Exit.DONE
     return Exit.DONE
+
+
+def _tell_program(arguments: Sequence[str], code: Exit, text: str) -> None:
+    """The error on standard output too, for whoever asked for JSON; in the shape of the API's."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--json" not in options:
+        return
+    try:
+        say_json({"error": {"code": WORDS[code], "text": text}})
+        sys.stdout.flush()
+    except OSError:
+        _forget_stdout()  # nobody reads it; the code says enough
 
 
 def _verbosity(arguments: Sequence[str]) -> int:

@@ -160,12 +160,12 @@ def test_a_wrong_configuration_is_78_with_all_mistakes(cli: Cli) -> None:
     ids=" ".join,
 )
 def test_what_names_nothing_is_a_usage_error(cli: Cli, words: list[str]) -> None:
-    """Code 2 and a sentence, on standard error only."""
+    """Code 2 and a sentence, on standard error; on standard output only for a program."""
     with Journal.open(cli.place.journal):
         pass
     assert cli(*words) == Exit.USAGE
     assert cli.err
-    assert not cli.out
+    assert bool(cli.out) == ("--json" in words)
     assert "Traceback" not in cli.err
 
 
@@ -691,6 +691,41 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "exit_"),
+    [
+        (["docs", "show", "NOTHING"], "usage", Exit.USAGE),
+        (["status", "--no-such-option"], "usage", Exit.USAGE),
+        (["events", "--last", "many"], "usage", Exit.USAGE),
+        (["why"], "usage", Exit.USAGE),
+        (["stop"], "none_running", Exit.NONE_RUNNING),
+        (["report"], "internal", Exit.INTERNAL),
+        (["inbox"], "configuration", Exit.CONFIGURATION),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_program_gets_its_error_as_json(
+    cli: Cli, words: list[str], code: str, exit_: Exit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the API's shape, with the same exit code and the same sentence on standard error; people get that only."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr("supervisor.report.made", broken)
+    if exit_ is Exit.CONFIGURATION:
+        cli.place.config.write_text("[projct]\n")
+    told = cli.json(*words, code=exit_)["error"]
+    assert told.keys() == {"code", "text"}
+    assert told["code"] == code
+    boxless = " ".join(re.sub("[│╭╮╰╯─]", " ", cli.err).split())
+    assert " ".join(told["text"].split()) in boxless
+    assert cli(*words) == exit_
+    assert not cli.out
+    assert cli("task", "--", "--json") == (exit_ if exit_ is Exit.CONFIGURATION else Exit.DONE)
+    assert not cli.out.startswith("{")
+
+
 def every_command(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     if hasattr(command, "commands"):
         for name, inner in command.commands.items():
@@ -713,6 +748,14 @@ def test_every_command_says_what_it_does_and_can_say_it_in_json(words: tuple[str
         parameter.name for parameter in command.params if not getattr(parameter, "help", "") and not parameter.hidden
     ]
     assert silent == [], "without a help text"
+
+
+@pytest.mark.parametrize("words", [words for words in EVERY if words not in {("init",), ("doctor",)}], ids=" ".join)
+def test_every_command_gives_programs_its_errors(bare: Cli, words: tuple[str, ...]) -> None:
+    """Here: that there is no workspace, or that something is left out."""
+    code = bare(*words, "--json")
+    assert code in {Exit.CONFIGURATION, Exit.USAGE}
+    assert json.loads(bare.out)["error"]["code"] in {"configuration", "usage"}
 
 
 def test_a_shell_completes_commands_and_phases(cli: Cli) -> None:

@@ -11,6 +11,7 @@ import typer
 from supervisor.exits import Exit, UsageError
 from supervisor.options import RunOptions, Show
 from supervisor.wording import brief, clean
+from supervisor.workspace import none_runs
 
 from .access import Session
 from .live import following
@@ -196,11 +197,7 @@ def _followed(session: Session, *, as_json: bool) -> bool:
 
 def _say_status(now: CrewStatus) -> None:
     where = now.workspace
-    say(
-        f"supervisor {now.pid} runs in {where}"
-        if now.pid
-        else f"no supervisor runs in {where}; supervisor run starts one"
-    )
+    say(f"supervisor {now.pid} runs in {where}" if now.pid else none_runs(where))
     rows = [("PHASE", "STATE", "", "RESTARTS", "VIA", "TASK")]
     rows += [
         (

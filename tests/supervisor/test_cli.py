@@ -31,7 +31,7 @@ from supervisor.exits import Exit, judged
 from supervisor.journal import Journal, OwnRow
 from supervisor.options import RunOptions
 from supervisor.status import CrewStatus, PhaseStatus, save_status
-from supervisor.workspace import Workspace, WorkspaceLock
+from supervisor.workspace import Workspace, WorkspaceLock, none_runs
 
 EVENT_KEYS = [
     "cursor",
@@ -170,13 +170,17 @@ def test_what_names_nothing_is_a_usage_error(cli: Cli, words: list[str]) -> None
 
 
 def test_status_without_a_supervisor_is_3_and_still_shows_the_phases(cli: Cli) -> None:
-    """The stable shape, with nobody running."""
+    """The stable shape, with nobody running; what to do about it in the words of every other command."""
     said = cli.json("status", code=Exit.NONE_RUNNING)
     assert said["pid"] is None
     assert said["workspace"] == str(cli.place.root)
     assert [phase["state"] for phase in said["phases"].values()] == ["stopped"] * 4
     assert cli("status") == Exit.NONE_RUNNING
-    assert "supervisor run" in cli.out
+    sentence = none_runs(cli.place.root)
+    assert "`supervisor start`" in sentence
+    assert cli.out.startswith(f"{sentence}\n")
+    assert cli("stop") == Exit.NONE_RUNNING
+    assert cli.err == f"supervisor: {sentence}\n"
 
 
 def test_status_of_a_running_crew_is_what_it_said_last(cli: Cli) -> None:

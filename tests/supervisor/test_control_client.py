@@ -157,9 +157,12 @@ def test_a_refusal_is_an_error_with_the_supervisors_words(cli: Cli, served: Serv
 
 
 def test_stop_waits_for_the_end_and_says_when_it_does_not_come(cli: Cli, served: Served) -> None:
-    """This process plays the supervisor, and stays."""
+    """With where to look, and what can be done. This process plays the supervisor, and stays."""
     assert cli("stop", "--timeout", "0.1") == Exit.WORK_REMAINS
     assert "has not ended within 0.1 s" in cli.err
+    assert str(cli.place.logs / "supervisor.log") in cli.err
+    assert f"ending process {os.getpid()} by force" in cli.err
+    assert "supervisor status" not in cli.err
     assert served.backend.asked == [StopCrew()]
 
 

@@ -529,7 +529,7 @@ class Store:
             now = state.epochs.get(phase, Epoch())
             if now.given_up:
                 return state.n
-            id = _derived("gave up", state.store_id, phase, str(now.number))  # noqa: A001
+            id = gave_up_id(state, phase)  # noqa: A001
             alert = self._alert(id, f"{title} is not started again: {reason}", {"phase": phase, "reason": reason})
             posts = [*self._alerts(phase, died=died, reason=reason), alert]
             data = {"phase": phase, "died": died, "reason": reason, "posts": posts}
@@ -991,6 +991,11 @@ def _same_place(one: Message | Report, other: Message | Report) -> bool:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def gave_up_id(state: State, phase: str) -> str:
+    """The id of the alert that tells planning that the phase's present epoch is the last one for now."""
+    return _derived("gave up", state.store_id, phase, str(state.epochs.get(phase, Epoch()).number))
 
 
 def _derived(*words: str) -> str:

@@ -43,14 +43,49 @@ format = 1                # of this file; a newer release's is refused by name
 rollout = 1.0             # share of audits whose events travel by the queue; QUEUE_IPC_MODE=stdout rolls back
 # fallback = "auto"       # "never": critical events wait on disk until the queue is back
 # max_fallback_rate = 0.1 # share of the last audits by queue that may fall back; more, and all go by stdout
+# validation_ignores = [] # fields of events that --validate-ipc lets differ: "detail", "summary.seconds"
+
+[journal]                 # what `supervisor events` shows
+# max_mb = 1024           # beyond that the oldest events go; 0: no limit
+# keep_days = 90.0        # so do older ones; 0: no limit
 
 [restart]
+# strategy = "one_for_one" # or "one_for_all", "rest_for_one": who is restarted with the one that died
 # restarts = 5            # of one phase …
 # within = 60.0           # … in so many seconds; one more, and the phase is given up and Planning is told
+# crew_restarts = 0       # of all phases together in that time; 0: what the phases may have each for itself
+# start_failures = 3      # failed starts of one phase in a row; one more, and it is given up too
+# first_delay = 0.2       # seconds before a restart; doubles up to longest_delay, with jitter
+# longest_delay = 30.0
+# stable_after = 10.0     # a run that lasted so many seconds makes the next restart immediate
 # deaths = 3              # so many deaths on one task, and the task is quarantined
 
-[phases.planning]
+[liveness]                # a worker that runs and does not live is ended, and started again as above
+# start_grace = 30.0      # seconds from its start to ready
+# silence = 15.0          # seconds without a beat of its event loop
+# suspended = 30.0        # seconds that somebody may have stopped it (SIGSTOP); 0: any time, as with a debugger
+# no_progress = 1800.0    # seconds that a task may show no sign of progress; 0: any time
+# on_blocked = "restart"  # or "warn": a call blocks its event loop
+# on_held = "restart"     # … something holds its interpreter
+# on_no_progress = "restart" # … its task gets no further
+
+[log]                     # .supervisor/logs/supervisor.log
+# format = "console"      # "json": one object per line
+# max_mb = 10             # then it is set aside …
+# keep = 5                # … and so many older ones are kept
+
+[notify]                  # who is told when something begins to wait for you; `supervisor trust` comes first
+# command = []            # a command and its arguments; it gets a JSON object on standard input
+# webhook = ""            # an http address; it gets the same by POST
+
+[phases.planning]         # the same keys for each phase
+# `actor` names a class of your own instead: "Write an actor of your own" in the documentation says how
+# driver = "builtin"
+# after = []              # phases that must be ready (or given up) before this one is started
 # interval = 0.0          # seconds between two cycles started without a message; 0: never
+# task_time = 0.0         # seconds a task may take; 0: no limit
+# memory_mb = 0           # what its worker and all that it has started may hold; 0: no limit
+# options = {}            # handed to the driver as they are
 
 [phases.developer]
 

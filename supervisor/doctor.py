@@ -216,7 +216,8 @@ def documents(workspace: Workspace, config: Config) -> Check:
     except StoreError as error:
         return Check("documents", "error", str(error), "supervisor docs verify")
     if not verdict.ok:
-        return Check("documents", "error", verdict.problem, "put crew/.history back from a backup")
+        fix = "put crew/.history back from a backup; without one: supervisor docs set-aside tells what can be kept"
+        return Check("documents", "error", verdict.problem, fix)
     return Check("documents", "ok", f"{verdict.n} records, all whole")
 
 

@@ -5,6 +5,7 @@ One table for every command. An error that is no `UserError` is ours, and become
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 
@@ -19,6 +20,17 @@ class Exit(IntEnum):
     WORKSPACE_BUSY = 75
     CONFIGURATION = 78
     INTERRUPTED = 130
+
+
+# what `--json` calls an error that ends so, for programs
+WORDS: Mapping[Exit, str] = {
+    Exit.WORK_REMAINS: "refused",
+    Exit.USAGE: "usage",
+    Exit.NONE_RUNNING: "none_running",
+    Exit.INTERNAL: "internal",
+    Exit.WORKSPACE_BUSY: "workspace_busy",
+    Exit.CONFIGURATION: "configuration",
+}
 
 
 class UserError(Exception):

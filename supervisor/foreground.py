@@ -39,6 +39,7 @@ from .rhythm import until_next
 from .standby import Standby
 from .status import CrewStatus, Summary, save_status, summarise
 from .transport import Transport, Wishes
+from .version import version
 from .workspace import Workspace, find, supervising
 
 if TYPE_CHECKING:
@@ -97,6 +98,13 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
         retention=_retention(config),
     ) as plane:
         start = plane.here()
+        release = version()
+        plane.record(
+            "log_entry",
+            step="begin",
+            detail=f"supervisor {release} begins as process {os.getpid()}".replace("  ", " "),
+            summary={"pid": os.getpid(), "version": release},
+        )
         for identity in left:
             plane.record("log_entry", step="orphan", detail=f"ended process {identity.pid} of an earlier run")
         await plane.close_leftovers(documents.last_epochs(), documents.reports_of)

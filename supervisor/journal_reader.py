@@ -110,6 +110,14 @@ class JournalReader:
                 raise self._error(error) from error
         return [entry_of(row) for row in rows]
 
+    def types(self) -> frozenset[str]:
+        """Every type of event that is on record."""
+        with self._lock:
+            try:
+                return frozenset(row[0] for row in self._connection.execute("SELECT DISTINCT type FROM tags"))
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+
     def latencies(self, transport: str, most: int = 2000) -> list[float]:
         """Seconds from the newest event of a frame to its commit, of the last frames that came by this transport."""
         with self._lock:

@@ -36,7 +36,7 @@ class PhaseTold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """The page. Times in seconds since 1970."""
+    """The page. Times in seconds since 1970; `runs` are starts of a supervisor."""
 
     since: float
     until: float
@@ -81,7 +81,7 @@ def made(state: State, topology: Topology, events: Iterable[Recorded], *, since:
     return Told(
         since=since,
         until=until,
-        runs=sum(event.step == "mode" for event in own),
+        runs=sum(event.step == "begin" for event in own),
         posted=sum(message.n > after for message in state.messages.values()),
         phases=phases,
         summary=summarise(
@@ -148,8 +148,8 @@ def lines(told: Told) -> list[str]:
             out.append(f"  … and {len(items) - 20} more")
     if told.troubles:
         out += ["", "Troubles: " + ", ".join(f"{clean(name)} ({count})" for name, count in told.troubles.items())]
-    rest = told.summary.open
-    out += ["", f"Now: {_count(rest, 'task')} open, {_count(len(told.summary.waiting), 'thing')} waiting for you."]
+    rest, waits = told.summary.open, len(told.summary.waiting) + len(told.summary.given_up)
+    out += ["", f"Now: {_count(rest, 'task')} open, {_count(waits, 'thing')} waiting for you."]
     return out
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from docs_store.messages import WAITING, Message, State, Status
 from docs_store.replay import at_work, unfinished
+from docs_store.store import gave_up_id
 from docs_store.topology import DEFAULT, Topology
 
 from .exits import Exit
@@ -171,14 +172,14 @@ def load_status(workspace: Workspace) -> CrewStatus | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """One thing that waits for the user: a blocked or quarantined message, or a question. `id` is what `answer` takes.
+    """One thing that waits for the user: a blocked or quarantined message, a question, a phase that was given up.
 
-    `what` is "blocked", "quarantined" or "question"; `phase` whose task it is ("" for a question about a document);
-    `request` is what is asked of the user, as the crew said it.
+    `id` is what `answer` takes, or `restart` for a phase; `phase` whose task it is ("" for a question about a
+    document); `request` is what is asked of the user, as the crew said it.
     """
 
     id: str
-    what: Literal["blocked", "quarantined", "question"]
+    what: Literal["blocked", "quarantined", "question", "given up"]
     phase: str
     kind: str
     priority: str
@@ -193,7 +194,7 @@ class Waiting:
 
 
 def waiting(state: State) -> tuple[Waiting, ...]:
-    """All that waits for the user, oldest first."""
+    """All that waits for an answer of the user, oldest first."""
     found = [
         (
             message.n,
@@ -232,6 +233,25 @@ def waiting(state: State) -> tuple[Waiting, ...]:
         if not question.answered
     ]
     return tuple(item for _, item in sorted(found, key=lambda pair: pair[0]))
+
+
+def inbox(state: State) -> tuple[Waiting, ...]:
+    """What waits for the user, then the phases that were given up and not started again since."""
+    return (*waiting(state), *(_given_up(state, phase) for phase, epoch in state.epochs.items() if epoch.given_up))
+
+
+def _given_up(state: State, phase: str) -> Waiting:
+    alert = state.messages.get(gave_up_id(state, phase))
+    return Waiting(
+        id=phase,
+        what="given up",
+        phase=phase,
+        kind="Alert",
+        priority="HIGH",
+        text=alert.text if alert else f"{phase} is not started again",
+        request=f"supervisor restart {phase}",
+        since=alert.at if alert else state.at,
+    )
 
 
 def _receiver(state: State, about: str) -> str:

@@ -7,7 +7,7 @@ nothing is concluded anew, so `supervisor why` says the same with and without a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from .wording import clean, duration
@@ -46,6 +46,7 @@ class Recorded(Protocol):
 
 # step of a record of the supervisor's own → what kind of reason it is
 KINDS: Final[Mapping[str, str]] = {
+    "begin": "begin",
     "spawn": "start",
     "exit": "exit",
     "decision": "decision",
@@ -61,53 +62,74 @@ KINDS: Final[Mapping[str, str]] = {
     "paused": "hold",
     "interval": "interval",
 }
-FOR_ALL: Final = frozenset({"mode", "queue", "command", "spare"})  # steps whose records concern every phase
+FOR_ALL: Final = frozenset({"begin", "mode", "queue", "command", "spare"})  # steps whose records concern every phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """A decision, or what led to one. `what` is a value of `KINDS`, `at` in seconds since 1970."""
+    """A decision, or what led to one. `what` is a value of `KINDS`, `at` in seconds since 1970.
+
+    `text` leaves out what the reason before it has said; `detail` is the whole sentence, without figures.
+    """
 
     at: float
     cursor: str
     what: str
     text: str
     inputs: Mapping[str, Any]
+    detail: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "inputs": dict(self.inputs)}
+        return {"at": self.at, "cursor": self.cursor, "what": self.what, "text": self.text, "inputs": dict(self.inputs)}
 
 
 def reasons(events: Iterable[Recorded], phase: str) -> tuple[Reason, ...]:
     """All that explains how that phase's worker came to be what it is, oldest first."""
-    return tuple(reason for event in events if (reason := _reason(event, phase)) is not None)
+    found: list[Reason] = []
+    said: dict[str, str] = {}  # how it went, what was decided: the last of each, as it was recorded
+    for event in events:
+        if _explains(event, phase):
+            found.append(_reason(event, said))
+            said[event.step] = event.detail
+    return tuple(found)
 
 
 def gathered(journal: Journal, phase: str) -> tuple[Reason, ...]:
     """The same from a journal, read through once for each of the two kinds of record that the supervisor makes."""
-    found: list[tuple[int, Reason]] = []
+    found: list[tuple[int, Recorded]] = []
     for owner in (phase, SUPERVISOR):
         for type_ in ("log_entry", "phase_error"):
             cursor: Any = None
             while True:
                 events, cursor = journal.read_up_to(cursor, BATCH, owner, type_)
-                found += [(event.cursor.n, reason) for event in events if (reason := _reason(event, phase)) is not None]
+                found += [(event.cursor.n, event) for event in events if _explains(event, phase)]
                 if not events or cursor == journal.head():
                     break
-    return tuple(reason for _, reason in sorted(found, key=lambda pair: pair[0]))
+    return reasons((event for _, event in sorted(found, key=lambda pair: pair[0])), phase)
 
 
-def _reason(event: Recorded, phase: str) -> Reason | None:
+def _explains(event: Recorded, phase: str) -> bool:
     if event.transport != "supervisor" or event.step not in KINDS:
-        return None
-    if event.phase != phase and not (event.step in FOR_ALL and event.phase == SUPERVISOR):
-        return None
+        return False
+    return event.phase == phase or (event.step in FOR_ALL and event.phase == SUPERVISOR)
+
+
+def _reason(event: Recorded, said: Mapping[str, str]) -> Reason:
+    detail = event.detail
+    match event.step:
+        case "decision" if ended := said.get("exit", ""):
+            detail = detail.removeprefix(f"{ended.partition(': ')[0]}; ")
+        case "spawn" if decided := said.get("decision", ""):
+            detail = detail.replace(decided, "as was decided")
+        case _:
+            pass
     return Reason(
         at=event.timestamp,
         cursor=str(event.cursor),
         what=KINDS[event.step],
-        text=sentence(event.step, event.detail, event.summary),
+        text=sentence(event.step, detail, event.summary),
         inputs=dict(event.summary),
+        detail=clean(f"Decided: {event.detail}") if event.step == "decision" else "",
     )
 
 
@@ -139,7 +161,7 @@ def sentence(step: str, detail: str, inputs: Mapping[str, Any]) -> str:
 def _figures(inputs: Mapping[str, Any]) -> str:
     """The inputs of a restart decision, as a person would list them."""
     parts = [
-        f"it ran for {duration(_number(inputs, 'ran_for'))}, which is {'' if inputs.get('stable') else 'not '}stable",
+        f"it ran for {_lasted(_number(inputs, 'ran_for'))}, which is {'' if inputs.get('stable') else 'not '}stable",
         f"{inputs.get('restarts')} of {inputs.get('restarts_allowed')} restarts of its own were used up",
         f"{inputs.get('crew_restarts')} of {inputs.get('crew_restarts_allowed')} of the crew",
     ]
@@ -154,13 +176,25 @@ def _figures(inputs: Mapping[str, Any]) -> str:
     return f"({'; '.join(parts)})"
 
 
+def _lasted(seconds: float) -> str:
+    """As exact as the sentence about an exit."""
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
 def _number(inputs: Mapping[str, Any], name: str) -> float:
     value = inputs.get(name)
     return float(value) if isinstance(value, int | float) else 0.0
 
 
 def last_words(found: Sequence[Reason]) -> str:
-    """The answer in one line: the latest decision, else the latest thing known."""
-    decided = [reason for reason in found if reason.what in {"decision", "verdict", "limit"}]
-    chosen = decided[-1:] or list(found[-1:])
-    return chosen[0].text if chosen else "Nothing is on record about it yet."
+    """The answer in one line: the latest decision, else the latest start, else the latest thing known.
+
+    What was decided before the present supervisor began explains only what it has not started anew.
+    """
+    begun = max((place for place, reason in enumerate(found) if reason.what == "begin"), default=0)
+    for part in (found[begun:], found):
+        for kinds in ({"decision", "verdict", "limit"}, {"start"}):
+            chosen = next((reason for reason in reversed(part) if reason.what in kinds), None)
+            if chosen is not None:
+                return chosen.detail or chosen.text
+    return found[-1].text if found else "Nothing is on record about it yet."

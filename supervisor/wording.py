@@ -49,8 +49,8 @@ def clock(timestamp: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3:05, 2:00:01, 3 d 04:10."""
-    whole = int(max(seconds, 0))
+    """12 s, 3:05, 2:00:01, 3 d 04:10; rounded to seconds."""
+    whole = round(max(seconds, 0))
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -109,7 +109,10 @@ def summary_lines(summary: Summary) -> list[tuple[str, list[str]]]:
             for item in summary.waiting
         ),
     )
-    group("Given up, because its worker kept failing", (f"{key}: see PLANNING_READ.md" for key in summary.given_up))
+    group(
+        "Given up, because its worker kept failing",
+        (f"{key}: see PLANNING_READ.md; supervisor restart {key}" for key in summary.given_up),
+    )
     group("Paused by you", (f"{key}: supervisor resume {key}" for key in summary.paused))
     return groups
 

@@ -276,6 +276,11 @@ class WorkspaceLock:
         self.release()
 
 
+def none_runs(root: Path | str) -> str:
+    """What every command says where there is no supervisor."""
+    return f"no supervisor runs in {root}; `supervisor run` starts one, `supervisor start` one in the background"
+
+
 def holder(workspace: Workspace) -> int | None:
     """The pid of the supervisor that runs in the workspace, or None.
 

@@ -39,6 +39,7 @@ def stop(
 ) -> None:
     """End the running supervisor in good order, and wait until it has gone. Exit code 3 when none runs."""
     from supervisor.control.client import UnreachableError, require_running
+    from supervisor.logs import FILE
 
     session: Session = ctx.obj
     workspace = session.workspace()
@@ -55,8 +56,9 @@ def stop(
     while _lives(process):
         if time.monotonic() >= until:
             raise UserError(
-                f"process {pid} was asked to stop and has not ended within {timeout:g} s; `supervisor status` shows "
-                "what it waits for"
+                f"process {pid} was asked to stop and has not ended within {timeout:g} s; it goes on stopping, and "
+                f"`supervisor stop` waits for it again. `supervisor events --follow` and {workspace.logs / FILE} show "
+                f"how far it is; ending process {pid} by force loses nothing that is on record"
             )
         time.sleep(LOOK_AGAIN)
     if as_json:

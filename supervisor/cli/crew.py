@@ -11,6 +11,7 @@ import typer
 from supervisor.exits import Exit, UsageError
 from supervisor.options import RunOptions, Show
 from supervisor.wording import brief, clean
+from supervisor.workspace import none_runs
 
 from .access import Session
 from .live import following
@@ -96,6 +97,8 @@ def run(
     """
     if plain + as_json + quiet > 1:
         raise UsageError("--plain, --json and --quiet exclude each other; choose one")
+    if use_queue_ipc and use_stdout:
+        raise UsageError("--use-queue-ipc and --use-stdout exclude each other; choose one")
     from supervisor.background import Silent
     from supervisor.bootstrap import require_trust
     from supervisor.console import view_for
@@ -194,11 +197,7 @@ def _followed(session: Session, *, as_json: bool) -> bool:
 
 def _say_status(now: CrewStatus) -> None:
     where = now.workspace
-    say(
-        f"supervisor {now.pid} runs in {where}"
-        if now.pid
-        else f"no supervisor runs in {where}; supervisor run starts one"
-    )
+    say(f"supervisor {now.pid} runs in {where}" if now.pid else none_runs(where))
     rows = [("PHASE", "STATE", "", "RESTARTS", "VIA", "TASK")]
     rows += [
         (

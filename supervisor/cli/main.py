@@ -17,11 +17,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from supervisor.exits import Exit, judged
+from supervisor.exits import WORDS, Exit, judged
 
 from . import control, crew, docs, events, looking, rollout, service, work
 from .access import Session
-from .output import harmless, warn
+from .output import harmless, say_json, warn
 
 RUNNING = "Running"
 WORKING = "Your side of the work"
@@ -36,14 +36,12 @@ app = typer.Typer(
 )
 
 
-def _version(value: bool) -> None:  # noqa: FBT001 - typer's way to call
+def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's way to call
     if value:
-        from importlib.metadata import PackageNotFoundError, version
+        from supervisor.version import version
 
-        try:
-            typer.echo(f"phase-supervisor {version('phase-supervisor')}")
-        except PackageNotFoundError:
-            typer.echo("phase-supervisor, from sources that are not installed")
+        found = version()
+        typer.echo(f"phase-supervisor {found}" if found else "phase-supervisor, from sources that are not installed")
         raise typer.Exit
 
 
@@ -56,7 +54,7 @@ def options(
     ] = Path(),
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="-vv shows tracebacks of errors.")] = 0,
     version: Annotated[  # noqa: ARG001 - its callback acts
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Supervise a crew of four - Planning, Developer, QA, Debugging - working on your repository.
@@ -115,15 +113,31 @@ def run_cli(arguments: Sequence[str]) -> int:
         code, text = judged(error)
         with suppress(OSError):  # where there is nobody left to read it, the code says enough
             warn(f"supervisor: {harmless(text)}")
+        _tell_program(arguments, code, text)
     return code
 
 
 def _run(arguments: Sequence[str]) -> int:
     try:
         app(list(arguments), prog_name="supervisor")
-    except SystemExit as error:  # how typer says that it is done
+    except SystemExit as error:  # how typer says that it is done, and that it has said what is wrong with the words
+        misread = getattr(error.__context__, "format_message", None)
+        if misread is not None:
+            _tell_program(arguments, Exit.USAGE, misread())
         return error.code if isinstance(error.code, int) else Exit.DONE
     return Exit.DONE
+
+
+def _tell_program(arguments: Sequence[str], code: Exit, text: str) -> None:
+    """The error on standard output too, for whoever asked for JSON; in the shape of the API's."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--json" not in options:
+        return
+    try:
+        say_json({"error": {"code": WORDS[code], "text": text}})
+        sys.stdout.flush()
+    except OSError:
+        _forget_stdout()  # nobody reads it; the code says enough
 
 
 def _verbosity(arguments: Sequence[str]) -> int:

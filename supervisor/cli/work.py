@@ -10,6 +10,7 @@ import typer
 from docs_store.messages import USER
 from supervisor.commands import draft_of
 from supervisor.exits import UsageError
+from supervisor.status import inbox as awaited
 from supervisor.status import waiting
 from supervisor.wording import brief, clean
 
@@ -46,25 +47,29 @@ def task(
 
 
 def inbox(ctx: typer.Context, *, as_json: AsJson = False) -> None:
-    """Show what waits for you: blocked and quarantined tasks, questions. Answer with `supervisor answer ID "…"`."""
+    """Show what waits for you: blocked and quarantined tasks, questions, phases that were given up.
+
+    Answer with `supervisor answer ID "…"`; a phase wants `supervisor restart PHASE`.
+    """
     session: Session = ctx.obj
     with opened(session) as found:
-        items = waiting(found.store.state)
+        items = awaited(found.store.state)
     if as_json:
         say_json([item.as_json() for item in items])
         return
     if not items:
         say("Nothing waits for you.")
     for item in items:
-        whose = f" {item.phase}" if item.phase else ""
+        whose = f" {item.phase}" if item.phase not in {"", item.id} else ""
         say(f"{item.id}  [{item.what}{whose}]  since {clean(item.since)}")
         say(*(f"    {line}" for line in harmless(f"{item.kind}: {item.text}").split("\n")))
         if item.request:
             say(*(f"    > {line}" for line in harmless(item.request).split("\n")))
         if item.options:
             say(f"    one of: {', '.join(map(clean, item.options))}")
-    if items:
-        say("", f'Answer with: supervisor answer {items[0].id} "…"')
+    answerable = [item.id for item in items if item.what != "given up"]
+    if answerable:
+        say("", f'Answer with: supervisor answer {answerable[0]} "…"')
 
 
 def answer(
@@ -97,6 +102,8 @@ def _one(state: State, beginning: str) -> str:
         return ids[0]
     if ids:
         raise UsageError(f"{beginning!r} begins {len(ids)} ids: {', '.join(ids[:5])}; type more of it")
+    if beginning in state.epochs and state.epochs[beginning].given_up:
+        raise UsageError(f"{beginning} was given up and takes no answer: supervisor restart {beginning}")
     raise UsageError(f"nothing with the id {beginning!r} waits; `supervisor inbox` lists what does")
 
 

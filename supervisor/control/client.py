@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from supervisor.exits import Exit, UserError
-from supervisor.workspace import Workspace, holder
+from supervisor.workspace import Workspace, holder, none_runs
 
 from .endpoint import HOST, Endpoint, endpoint_file, load, require_known
 
@@ -114,7 +114,7 @@ def require_running(workspace: Workspace, *, folder: Path | None = None) -> Clie
         return client
     pid = holder(workspace)
     if pid is None:
-        raise NoneRunningError(f"no supervisor runs in {workspace.root}; `supervisor run` or `supervisor start` begins")
+        raise NoneRunningError(none_runs(workspace.root))
     raise UnreachableError(
         f"the supervisor of {workspace.root} (process {pid}) has not opened its control API; try again in a moment. "
         f"If that lasts, its log says why, and interrupting it ends it: kill {pid}"

@@ -17,7 +17,7 @@ from docs_store.topology import Topology
 from supervisor.commands import Command, Reply
 from supervisor.hub import Subscription
 from supervisor.journal import Cursor, StoredEvent
-from supervisor.status import CrewStatus, Waiting, waiting
+from supervisor.status import CrewStatus, Waiting, inbox
 from supervisor.why import Reason, gathered
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Service:
 
     async def inbox(self) -> tuple[Waiting, ...]:
         store = self._crew.documents.store
-        return await self._crew.at_desk(lambda: waiting(store.refresh()))
+        return await self._crew.at_desk(lambda: inbox(store.refresh()))
 
     async def why(self, phase: str) -> tuple[Reason, ...]:
         return await run_sync(gathered, self._plane.journal.reader, phase)

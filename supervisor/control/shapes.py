@@ -176,7 +176,7 @@ class WhyOut(msgspec.Struct, kw_only=True):
 
 
 class WaitingOut(msgspec.Struct, kw_only=True):
-    """One thing that waits for the user; `id` is what an answer takes."""
+    """One thing that waits for the user; `id` is what an answer takes, or a restart where `what` is "given up"."""
 
     id: str
     what: str
@@ -191,7 +191,7 @@ class WaitingOut(msgspec.Struct, kw_only=True):
 
 
 class InboxOut(msgspec.Struct, kw_only=True):
-    """All that waits, oldest first."""
+    """All that waits, oldest first; phases that were given up come last."""
 
     items: list[WaitingOut]
 

@@ -82,6 +82,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_row_of_a_table_has_its_header(page: Path) -> None:
+    """No blank line splits a table: what follows it would not be one."""
+    tables = re.findall(r"(?:^\|.*\n)+", prose(page), re.MULTILINE)
+    assert [t for t in tables if not re.match(r"\|.*\n\|[-:| ]+\|\n", t)] == []
+
+
 def test_every_page_can_be_reached() -> None:
     """Each page under docs/ is linked from the README or from docs/README.md."""
     starts = [ROOT / "README.md", ROOT / "docs" / "README.md"]

@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from supervisor.control.client import Client
 from supervisor.control.endpoint import Endpoint, door, endpoint_file, load
 from supervisor.workspace import Workspace, runtime_folder
 from tests.e2e.browser import CHROMIUM, Page, browser
@@ -85,6 +87,26 @@ def test_a_person_sees_the_crew_and_speaks_to_it(running: Shop, page: Page) -> N
     run(running, "stop")
     page.until("document.getElementById('connection').textContent.startsWith('no connection')", "that it has ended")
     assert not file.with_suffix(".html").exists()
+
+
+def test_a_phase_that_was_given_up_is_started_again_from_the_inbox(shop: Shop, page: Page) -> None:
+    """It waits there with its reason, in the API as well, and a button does what it wants; then nothing waits."""
+    shop.write("supervisor.toml", "[restart]\nrestarts = 0\n")
+    assert run(shop, "start").returncode == 0
+    try:
+        until(lambda: all(phase["state"] == "ready" for phase in phases(shop).values()), "everybody idle")
+        file, endpoint = endpoint_of(shop)
+        page.open(door(file, endpoint).as_uri())
+        psutil.Process(phases(shop)["qa"]["pid"]).kill()
+        page.until("document.querySelector('#inbox button')?.textContent === 'Restart'", "what waits")
+        assert "QA is not started again" in page.ask("document.getElementById('inbox').textContent")
+        items = Client(endpoint).get("/api/inbox")["items"]
+        assert [(item["id"], item["what"]) for item in items] == [("qa", "given up")]
+        page.ask("document.querySelector('#inbox button').click()")
+        until(lambda: phases(shop)["qa"]["state"] == "ready", "QA's new worker")
+        page.until("document.querySelectorAll('#inbox li').length === 0", "that nothing waits")
+    finally:
+        run(shop, "stop")
 
 
 def test_without_the_token_the_page_is_empty(running: Shop, page: Page) -> None:

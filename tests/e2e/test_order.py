@@ -55,6 +55,7 @@ def test_one_that_was_given_up_is_waited_for_no_longer(shop: Shop) -> None:
     assert shop.run() == 1, shop.output
     status = shop.ask("status", check=False)["phases"]
     assert status["developer"]["state"] == "quarantined"
+    assert ("developer", "given up") in [(item["id"], item["what"]) for item in shop.ask("inbox")]
     spawned = places(shop.events(), "spawn")
     assert spawned["developer"] < spawned["qa"] < spawned["planning"]
 

@@ -45,6 +45,8 @@ def test_json_lines(shop: Shop) -> None:
     assert run.events == shop.events()
     assert run.events[-1]["step"] == "end"
     assert run.events[-1]["summary"] == {"exit": 0}
+    assert [event["step"] for event in run.events].count("begin") == 1
+    assert shop.ask("report")["runs"] == 1
 
 
 def test_plain_lines(shop: Shop) -> None:

@@ -31,7 +31,7 @@ from supervisor.exits import Exit, judged
 from supervisor.journal import Journal, OwnRow
 from supervisor.options import RunOptions
 from supervisor.status import CrewStatus, PhaseStatus, save_status
-from supervisor.workspace import Workspace, WorkspaceLock
+from supervisor.workspace import Workspace, WorkspaceLock, none_runs
 
 EVENT_KEYS = [
     "cursor",
@@ -155,27 +155,32 @@ def test_a_wrong_configuration_is_78_with_all_mistakes(cli: Cli) -> None:
         ["events", "--since", "x"],
         ["pause", "nobody"],
         ["run", "--plain", "--json"],
+        ["run", "--use-stdout", "--use-queue-ipc"],
     ],
     ids=" ".join,
 )
 def test_what_names_nothing_is_a_usage_error(cli: Cli, words: list[str]) -> None:
-    """Code 2 and a sentence, on standard error only."""
+    """Code 2 and a sentence, on standard error; on standard output only for a program."""
     with Journal.open(cli.place.journal):
         pass
     assert cli(*words) == Exit.USAGE
     assert cli.err
-    assert not cli.out
+    assert bool(cli.out) == ("--json" in words)
     assert "Traceback" not in cli.err
 
 
 def test_status_without_a_supervisor_is_3_and_still_shows_the_phases(cli: Cli) -> None:
-    """The stable shape, with nobody running."""
+    """The stable shape, with nobody running; what to do about it in the words of every other command."""
     said = cli.json("status", code=Exit.NONE_RUNNING)
     assert said["pid"] is None
     assert said["workspace"] == str(cli.place.root)
     assert [phase["state"] for phase in said["phases"].values()] == ["stopped"] * 4
     assert cli("status") == Exit.NONE_RUNNING
-    assert "supervisor run" in cli.out
+    sentence = none_runs(cli.place.root)
+    assert "`supervisor start`" in sentence
+    assert cli.out.startswith(f"{sentence}\n")
+    assert cli("stop") == Exit.NONE_RUNNING
+    assert cli.err == f"supervisor: {sentence}\n"
 
 
 def test_status_of_a_running_crew_is_what_it_said_last(cli: Cli) -> None:
@@ -240,6 +245,28 @@ def test_what_is_blocked_waits_in_the_inbox_and_an_answer_opens_it_again(blocked
     assert cli.store.state.messages[id_].status == "open"
 
 
+def test_a_phase_that_was_given_up_is_in_the_inbox_until_it_starts_again(blocked: tuple[Cli, str]) -> None:
+    """With the reason and the command that helps; it takes no answer, and what does is still said how."""
+    cli, id_ = blocked
+    store = cli.store
+    store.start_epoch("qa", 7, died=False)
+    store.give_up("qa", died=True, reason="6 restarts within 60 s\nModuleNotFoundError: shop")
+    assert cli("inbox") == 0
+    assert "qa  [given up]" in cli.out
+    assert "ModuleNotFoundError: shop" in cli.out
+    assert "supervisor restart qa" in cli.out
+    assert f"supervisor answer {id_}" in cli.out
+    told = cli.json("inbox")
+    assert [(item["id"], item["what"], item["request"]) for item in told[1:]] == [
+        ("qa", "given up", "supervisor restart qa")
+    ]
+    assert told[1]["since"] == store.state.at
+    assert cli("answer", "qa", "go on") == Exit.USAGE
+    assert "supervisor restart qa" in cli.err
+    cli.store.start_epoch("qa", 8, died=False)
+    assert [item["id"] for item in cli.json("inbox")] == [id_]
+
+
 def test_a_question_is_answered_by_its_id(cli: Cli) -> None:
     """And is gone from the inbox then."""
     cli.store.ask(Question(id="q1", n=0, at="", about="QA_READ", text="Keep it?\n\x1b[2J", options=("yes", "no")))
@@ -298,6 +325,32 @@ def test_events_can_be_filtered_and_continued(journaled: Cli) -> None:
     assert events_of(journaled, "--type", "finding") == everything[::2]
     assert events_of(journaled, "--phase", "QA", "--type", "progress") == [everything[1]]
     assert events_of(journaled, "--since", everything[-1]["cursor"]) == []
+
+
+def test_the_last_events_are_those_of_what_was_asked_for(journaled: Cli) -> None:
+    """With filters and a cursor as well; more than there are is all of them."""
+    everything = events_of(journaled)
+    assert events_of(journaled, "--last", "2") == everything[3:]
+    assert events_of(journaled, "-n", "9") == everything
+    assert events_of(journaled, "-n", "1", "--phase", "qa") == [everything[2]]
+    assert events_of(journaled, "-n", "2", "--type", "finding") == [everything[2], everything[4]]
+    assert events_of(journaled, "-n", "5", "--since", everything[2]["cursor"]) == everything[3:]
+    assert journaled("events", "--last", "0") == Exit.USAGE
+
+
+def test_a_type_that_is_not_on_record_is_noted(cli: Cli) -> None:
+    """Well-known ones may just not have come yet; one's own is known once it has."""
+    assert cli("events", "--type", "findings") == 0
+    assert "'findings'" in cli.err
+    assert "finding, " in cli.err
+    with Journal.open(cli.place.journal) as journal:
+        journal.commit([OwnRow(seq=1, event=ProgressEvent("benchmark"))]).result(10)
+    assert cli("events", "--type", "nosuch") == 0
+    assert "audit_complete, benchmark" in cli.err
+    assert not cli.out
+    for known in ("benchmark", "screenshot"):
+        assert cli("events", "--type", known) == 0
+        assert not cli.err
 
 
 def test_events_for_people_are_harmless_lines(journaled: Cli) -> None:
@@ -505,14 +558,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
 
 def test_run_hands_on_its_options_and_the_crews_exit_code(cli: Cli, ran: list[RunOptions]) -> None:
     """Nothing is lost between the command line and the crew's owner."""
-    assert cli("run", "--until-idle", "--use-queue-ipc", "--use-stdout", "--plain", "-vv") == Exit.WORK_REMAINS
-    assert ran == [
-        RunOptions(
-            workspace=cli.place.root, until_idle=True, use_queue_ipc=True, use_stdout=True, verbose=2, show="plain"
-        )
-    ]
+    assert cli("run", "--until-idle", "--use-queue-ipc", "--plain", "-vv") == Exit.WORK_REMAINS
+    assert ran == [RunOptions(workspace=cli.place.root, until_idle=True, use_queue_ipc=True, verbose=2, show="plain")]
     assert cli("run", str(cli.folder)) == Exit.WORK_REMAINS
     assert ran[1] == RunOptions(workspace=cli.place.root)
+    assert cli("run", "--use-stdout") == Exit.WORK_REMAINS
+    assert ran[2] == RunOptions(workspace=cli.place.root, use_stdout=True)
 
 
 @pytest.mark.parametrize(
@@ -542,7 +593,7 @@ def test_a_traceback_needs_vv(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
         raise ZeroDivisionError("boom \x1b[2J")
 
     monkeypatch.setattr("supervisor.status.waiting", broken)
-    monkeypatch.setattr("supervisor.cli.work.waiting", broken)
+    monkeypatch.setattr("supervisor.cli.work.awaited", broken)
     assert cli("inbox") == Exit.INTERNAL
     assert "ZeroDivisionError: boom" in cli.err
     assert "Traceback" not in cli.err
@@ -644,6 +695,41 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "exit_"),
+    [
+        (["docs", "show", "NOTHING"], "usage", Exit.USAGE),
+        (["status", "--no-such-option"], "usage", Exit.USAGE),
+        (["events", "--last", "many"], "usage", Exit.USAGE),
+        (["why"], "usage", Exit.USAGE),
+        (["stop"], "none_running", Exit.NONE_RUNNING),
+        (["report"], "internal", Exit.INTERNAL),
+        (["inbox"], "configuration", Exit.CONFIGURATION),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_program_gets_its_error_as_json(
+    cli: Cli, words: list[str], code: str, exit_: Exit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the API's shape, with the same exit code and the same sentence on standard error; people get that only."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr("supervisor.report.made", broken)
+    if exit_ is Exit.CONFIGURATION:
+        cli.place.config.write_text("[projct]\n")
+    told = cli.json(*words, code=exit_)["error"]
+    assert told.keys() == {"code", "text"}
+    assert told["code"] == code
+    boxless = " ".join(re.sub("[│╭╮╰╯─]", " ", cli.err).split())
+    assert " ".join(told["text"].split()) in boxless
+    assert cli(*words) == exit_
+    assert not cli.out
+    assert cli("task", "--", "--json") == (exit_ if exit_ is Exit.CONFIGURATION else Exit.DONE)
+    assert not cli.out.startswith("{")
+
+
 def every_command(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     if hasattr(command, "commands"):
         for name, inner in command.commands.items():
@@ -666,6 +752,14 @@ def test_every_command_says_what_it_does_and_can_say_it_in_json(words: tuple[str
         parameter.name for parameter in command.params if not getattr(parameter, "help", "") and not parameter.hidden
     ]
     assert silent == [], "without a help text"
+
+
+@pytest.mark.parametrize("words", [words for words in EVERY if words not in {("init",), ("doctor",)}], ids=" ".join)
+def test_every_command_gives_programs_its_errors(bare: Cli, words: tuple[str, ...]) -> None:
+    """Here: that there is no workspace, or that something is left out."""
+    code = bare(*words, "--json")
+    assert code in {Exit.CONFIGURATION, Exit.USAGE}
+    assert json.loads(bare.out)["error"]["code"] in {"configuration", "usage"}
 
 
 def test_a_shell_completes_commands_and_phases(cli: Cli) -> None:

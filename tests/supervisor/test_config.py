@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import string
+import tomllib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from docs_store.topology import DEFAULT
-from supervisor.config import TEMPLATE, Config, ConfigError, Mistake, parse
+from supervisor.config import PHASE, SECTIONS, TEMPLATE, Config, ConfigError, Mistake, PhaseConfig, parse
 from supervisor.exits import Exit
 
 WRONG = '''\
@@ -71,12 +72,28 @@ def test_the_template_is_valid_and_means_the_defaults_with_the_queue() -> None:
     assert not config.commands()
 
 
+UNCOMMENTED = "\n".join(
+    line.removeprefix("# ") if " = " in line and line.startswith("# ") else line for line in TEMPLATE.split("\n")
+)
+
+
 def test_the_template_shows_the_true_defaults() -> None:
     """Taking away the comment signs of the template changes nothing either."""
-    uncommented = "\n".join(
-        line.removeprefix("# ") if " = " in line and line.startswith("# ") else line for line in TEMPLATE.split("\n")
-    )
-    assert parse(uncommented) == parse(TEMPLATE)
+    assert parse(UNCOMMENTED) == parse(TEMPLATE)
+
+
+def test_the_template_shows_every_key() -> None:
+    """With its default; an actor of one's own has none, and is pointed to."""
+    shown = tomllib.loads(UNCOMMENTED)
+    assert {name: set(shown[name]) for name in SECTIONS} == {name: set(keys) for name, keys in SECTIONS.items()}
+    assert set(shown["phases"]["planning"]) == PHASE.keys() - {"actor"}
+    assert "`actor`" in TEMPLATE
+    for name, keys in SECTIONS.items():
+        for key, check in keys.items():
+            default = getattr(getattr(Config(), name), key)
+            assert check(shown[name][key]) == default or (name, key) == ("ipc", "rollout"), (name, key)
+    for key in PHASE.keys() - {"actor"}:
+        assert PHASE[key](shown["phases"]["planning"][key]) == getattr(PhaseConfig(key="planning"), key), key
 
 
 def test_every_mistake_is_named_at_once_with_its_line() -> None:

@@ -218,7 +218,7 @@ def test_a_brief_text_is_the_beginning_of_its_first_line() -> None:
 
 def test_durations_are_short() -> None:
     """From seconds to a week."""
-    assert [duration(s) for s in (-1, 5, 65, 3_725, 7 * 86_400 + 250 * 60)] == [
+    assert [duration(s) for s in (-1, 4.8, 65, 3_725, 7 * 86_400 + 250 * 60)] == [
         "0 s",
         "5 s",
         "1:05",

@@ -157,9 +157,12 @@ def test_a_refusal_is_an_error_with_the_supervisors_words(cli: Cli, served: Serv
 
 
 def test_stop_waits_for_the_end_and_says_when_it_does_not_come(cli: Cli, served: Served) -> None:
-    """This process plays the supervisor, and stays."""
+    """With where to look, and what can be done. This process plays the supervisor, and stays."""
     assert cli("stop", "--timeout", "0.1") == Exit.WORK_REMAINS
     assert "has not ended within 0.1 s" in cli.err
+    assert str(cli.place.logs / "supervisor.log") in cli.err
+    assert f"ending process {os.getpid()} by force" in cli.err
+    assert "supervisor status" not in cli.err
     assert served.backend.asked == [StopCrew()]
 
 
@@ -224,7 +227,7 @@ def test_why_and_report_need_no_supervisor(cli: Cli) -> None:
     with Journal.open(cli.place.journal) as journal:
         journal.commit([OwnRow(seq=n, event=event) for n in range(1, 4)]).result()
     assert cli("why", "QA", "--limit", "2") == 0
-    assert cli.out.count("Decided: qa was ended by signal 9") == 3  # twice, and in short
+    assert cli.out.count("Decided: qa was ended by signal 9") == 3  # decided twice, and in short
     assert "1 earlier" in cli.out
     assert cli("why", "qa", "--json") == 0
     assert [reason["inputs"] for reason in json.loads(cli.out)["reasons"]] == [{"a": 1}] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -99,11 +100,16 @@ def test_commands_that_are_not_trusted_are_an_error(place: Workspace) -> None:
 
 
 def test_a_damaged_history_is_an_error(place: Workspace) -> None:
-    """And so is a missing one."""
+    """With both ways out: a backup, and what can be done without one. A missing one is an error, too."""
     assert documents(place, Config()).level == "ok"
     segment = max(place.history.glob("*.jsonl"))
     segment.write_bytes(segment.read_bytes().replace(b"PLANNING_READ", b"PLANNING_READY", 1))
-    assert documents(place, Config()).level == "error"
+    check = documents(place, Config())
+    assert check.level == "error"
+    assert "backup" in check.fix
+    assert "supervisor docs set-aside" in check.fix
+    shutil.rmtree(place.history)
+    assert documents(place, Config()).fix == "supervisor init"
 
 
 def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

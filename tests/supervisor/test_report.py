@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from docs_store.messages import SUPERVISOR, Draft, Outcome
+from docs_store.messages import SUPERVISOR, Draft, Outcome, State
 from docs_store.store import Store
 from docs_store.topology import DEFAULT
 from supervisor.cli.looking import beginning
@@ -52,13 +52,37 @@ def test_only_what_happened_in_that_time_counts(tmp_path: Path) -> None:
     work(store, 2, "blocked", "long ago, too")
     clock.now = NOW - DAY
     work(store, 3, "done", "yesterday")
-    told = made(store.state, DEFAULT, [own("mode", NOW - 20 * DAY, phase="supervisor")], since=NOW - 7 * DAY, until=NOW)
+    told = made(
+        store.state, DEFAULT, [own("begin", NOW - 20 * DAY, phase="supervisor")], since=NOW - 7 * DAY, until=NOW
+    )
     assert (told.phases["qa"].done, told.phases["qa"].blocked) == (1, 0)
     assert told.posted == 1
     assert told.runs == 0
     assert len(told.summary.waiting) == 1
     everything = made(store.state, DEFAULT, [], since=0, until=NOW)
     assert (everything.phases["qa"].done, everything.phases["qa"].blocked) == (2, 1)
+
+
+def test_a_run_counts_once_whatever_is_drawn_in_it() -> None:
+    """Each cycle draws its transport, and the rollout may change it for all; a supervisor begins once."""
+    events = [
+        own("begin", NOW - 9, phase="supervisor", pid=7, version="0.1.0"),
+        own("mode", NOW - 8, phase="supervisor", mode="queue"),
+        *(own("mode", NOW - n, mode="queue") for n in range(1, 7)),
+    ]
+    told = made(State(), DEFAULT, events, since=NOW - DAY, until=NOW)
+    assert told.runs == 1
+    assert "one run, " in lines(told)[0]
+
+
+def test_a_phase_that_was_given_up_waits_too(tmp_path: Path) -> None:
+    """As in the inbox, until it is started again."""
+    store = Store.open(tmp_path)
+    store.start_epoch("qa", 1, died=False)
+    store.give_up("qa", died=True, reason="it kept failing")
+    assert "one thing waiting for you" in lines(made(store.state, DEFAULT, [], since=0, until=NOW))[-1]
+    store.start_epoch("qa", 2, died=False)
+    assert "0 things waiting for you" in lines(made(store.state, DEFAULT, [], since=0, until=NOW))[-1]
 
 
 def test_ends_restarts_and_giving_up_are_told_apart() -> None:
@@ -73,8 +97,6 @@ def test_ends_restarts_and_giving_up_are_told_apart() -> None:
         own("verdict", NOW - 3, type_="phase_error"),
         own("documents", NOW - 2, type_="phase_error", phase="supervisor"),
     ]
-    from docs_store.messages import State
-
     told = made(State(), DEFAULT, events, since=NOW - DAY, until=NOW)
     qa = told.phases["qa"]
     assert (qa.crashes, qa.restarts, qa.given_up, qa.verdicts) == (2, 1, 1, 1)
@@ -86,8 +108,6 @@ def test_ends_restarts_and_giving_up_are_told_apart() -> None:
 
 def test_busy_time_ends_with_the_cycle_or_its_worker() -> None:
     """A cycle that a dead supervisor left open adds nothing for the night."""
-    from docs_store.messages import State
-
     events = [
         cycle("phase_start", NOW - 100),
         cycle("phase_complete", NOW - 90),

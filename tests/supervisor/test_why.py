@@ -40,7 +40,7 @@ def test_a_decision_reads_as_a_sentence_with_all_its_inputs() -> None:
     """How long it ran and whether that counts as stable, what was used up, which wait was drawn."""
     text, inputs = decision()
     told = sentence("decision", text, inputs)
-    for part in ("signal 9", "ran for 1 s, which is not stable", "0 of 5 restarts", "0 of 20 of the crew", "0.12 s"):
+    for part in ("signal 9", "ran for 1.0 s, which is not stable", "0 of 5 restarts", "0 of 20 of the crew", "0.12 s"):
         assert part in told
     assert "which is stable" in sentence("decision", *decision(ran_for=60.0))
 
@@ -89,9 +89,38 @@ def test_a_journal_is_read_to_its_end_in_order(tmp_path: Path) -> None:
     assert [int(reason.cursor.rpartition(":")[2]) for reason in found] == list(range(1, 2101))
 
 
+def test_what_was_said_is_not_said_again() -> None:
+    """How it ended stands once, so does what was decided about it; in short, both, without the figures."""
+    text, inputs = decision(ran_for=4.8)
+    ended = text.partition(";")[0]
+    spawn = stored("spawn", detail=f"epoch 6, pid 9: {text}", epoch=6, mode="queue", mode_reason="drawn")
+    events = [stored("exit", detail=f"{ended}: KeyError"), stored("decision", detail=text, **inputs), spawn]
+    found = reasons(events, "qa")
+    page = "\n".join(reason.text for reason in found)
+    assert page.count(ended) == 1
+    assert page.count("it is started again in") == 1
+    assert found[1].text.startswith("Decided: it is started again in 0.12 s")
+    assert "it ran for 4.8 s" in found[1].text
+    assert found[2].text == "Started: epoch 6, pid 9: as was decided, events by queue (drawn)."
+    assert last_words(found) == f"Decided: {text}"
+    assert set(found[0].as_json()) == {"at", "cursor", "what", "text", "inputs"}
+
+
+def test_in_short_is_of_the_present_run() -> None:
+    """A decision of an earlier one says nothing about what this one has started; until it has, it does."""
+    before = stored("decision", detail="A")
+    begin = stored("begin", phase="supervisor", detail="it begins")
+    start = stored("spawn", detail="the run begins", epoch=2)
+    assert "the run begins" in last_words(reasons([before, begin, start], "qa"))
+    assert last_words(reasons([before, begin], "qa")) == "Decided: A"
+
+
 def test_in_short_is_the_last_decision() -> None:
-    """Not what happened since; without any, what is known; without that, so much."""
+    """Not what happened since; without any, the last start; without that, what is known; or so much."""
     found = reasons([stored("decision", detail="A"), stored("exit", detail="B")], "qa")
     assert last_words(found) == "Decided: A"
     assert "B" in last_words(found[1:])
+    assert last_words(reasons([stored("spawn", detail="A", epoch=1), stored("mode", detail="B")], "qa")) == (
+        "Started: A, events by ? (?)."
+    )
     assert last_words(()) == "Nothing is on record about it yet."

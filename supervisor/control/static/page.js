@@ -137,6 +137,10 @@ function waiting(item) {
   const line = made("li");
   line.append(made("span", `${item.what} · ${item.phase} `, "what"), made("span", item.text));
   if (item.request) line.append(made("p", item.request, "faint"));
+  if (item.what === "given up") {
+    line.append(button("Restart", () => command("/api/commands/restart", { phase: item.phase })));
+    return line;
+  }
   const form = made("form");
   const text = made("input");
   text.type = "text";

@@ -18,7 +18,6 @@ import os
 import pickle
 import queue as stdlib_queue
 import secrets
-import shutil
 import socket
 import struct
 import sys
@@ -39,6 +38,7 @@ from .errors import QueueBrokenError
 from .events import STARTING_STEPS, ProgressEvent, is_critical
 from .frames import MOST_FRAME
 from .receiver import Receiver
+from .sockets import SocketFolder, sweep
 
 FD_VARIABLE = "AUDIT_QUEUE_FD"
 KEY_VARIABLE = "AUDIT_QUEUE_KEY"
@@ -467,7 +467,7 @@ class QueueServer:
         self.key = ""
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
-        self._folder: Path | None = None
+        self._folder: SocketFolder | None = None
         self.incarnation = 0
 
     def start(self) -> None:
@@ -527,7 +527,7 @@ class QueueServer:
 
     def _remove_folder(self) -> None:
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
     def __enter__(self) -> Self:
@@ -540,7 +540,7 @@ class QueueServer:
         self.close()
 
 
-def _new_address() -> tuple[str, Path | None]:
+def _new_address() -> tuple[str, SocketFolder | None]:
     name = secrets.token_hex(6)
     if sys.platform == "win32":
         return rf"\\.\pipe\phase-supervisor-{os.getpid()}-{secrets.token_hex(16)}", None
@@ -548,10 +548,11 @@ def _new_address() -> tuple[str, Path | None]:
         if not base or len(os.fsencode(base)) > _MOST_PATH - 24:
             continue
         try:
-            folder = Path(tempfile.mkdtemp(prefix="psv-", dir=base))
+            folder = SocketFolder.make(base)
         except OSError:
             continue
-        return str(folder / name), folder
+        sweep(base)
+        return str(folder.path / name), folder
     raise OSError("no folder with a short path and write permission for the queue's socket: set XDG_RUNTIME_DIR")
 
 

@@ -166,13 +166,12 @@ def test_more_of_the_same_is_looked_at_all_the_same(side: Side, make: Callable[.
 
 def _fill(emitter: Emitter) -> int:
     """Emit until the spool is full; how many it took."""
-    taken = 0
-    while True:
+    for taken in range(100_000):
         try:
             assert emitter.emit("qa", "x", type="finding", detail="x" * 100) == taken + 1
         except SpoolFullError:
             return taken
-        taken += 1
+    pytest.fail("it took everything")
 
 
 def test_what_was_refused_takes_no_seq(make: Callable[..., Emitter], folder: Path, side: Side) -> None:
@@ -187,6 +186,29 @@ def test_what_was_refused_takes_no_seq(make: Callable[..., Emitter], folder: Pat
     assert emitter.drain(10)
     assert len(side.events) == taken + 1
     assert emitter.statistics().refused == 1
+
+
+def test_a_tool_that_nobody_reads_keeps_no_more_than_its_quota(
+    side: Side, pipe: tuple[int, BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a spool critical events wait in memory up to a limit; more are refused, counted, and get no seq."""
+    monkeypatch.setattr("ipc.emitter.QUOTA", 300_000)
+    write, lines = pipe
+    tool = Emitter(
+        worker="tool", epoch=1, nonce="n", spool=None, address="", key=b"", marker_fd=write, mode="stdout", acked=False
+    )
+    taken = _fill(tool)
+    assert 300 < taken < 2000
+    assert tool.emit("qa", "reading") == taken + 1  # progress is bounded by itself
+    assert tool.statistics().refused == 1
+    for _ in range(taken + 1):
+        side.read_line(lines.readline().rstrip())
+    assert tool.drain(10)
+    assert tool.emit("qa", "x", type="finding") == taken + 2
+    side.read_line(lines.readline().rstrip())
+    assert tool.drain(10)
+    assert len(side.events) == taken + 2
+    tool.close()
 
 
 def test_pressure_coalesces_never_across_a_critical_event(side: Side, make: Callable[..., Emitter]) -> None:

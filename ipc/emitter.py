@@ -1,4 +1,4 @@
-"""How a process reports progress: `emit` returns in microseconds, a feeder thread does the rest.
+"""How a process reports progress: `emit` returns in microseconds as a rule, a feeder thread does the rest.
 
 `emit` gives the event its seq and, if it is critical, a record in the spool, under one lock that is never held during
 the feeder's I/O. The feeder alone talks to the queue or writes markers; it sends what has gathered while the last call

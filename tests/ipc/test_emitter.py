@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any, BinaryIO
 
 import pytest
@@ -392,16 +393,74 @@ def test_a_held_pipe_holds_nobody(side: Side, make: Callable[..., Emitter], pipe
     assert [e.detail[100:] for e in side.events] == [str(i) for i in range(3000)]
 
 
+OWNER = (
+    "import sys; from ipc.queue import *; q = create_queue(); print(q.server.address, q.server.key, flush=True)\n"
+    "sys.stdin.read(); print(*[q.get_nowait().detail for _ in range(q.qsize())])"
+)
+
+
+def times_of_emits(emitter: Emitter, criticals: int = 2000) -> dict[str, list[float]]:
+    """Seconds that each of many emits took, by kind, while the feeder does what it does."""
+    took: dict[str, list[float]] = {"progress": [], "finding": []}
+    for number in range(criticals * 5):
+        kind = "progress" if number % 5 else "finding"
+        began = time.perf_counter()
+        emitter.emit("qa", "reading", 5, "a detail as usual", type=kind)
+        took[kind].append(time.perf_counter() - began)
+        if not number % 500:
+            time.sleep(0.01)  # the feeder's turn: what it does then is what could hold the next ones up
+    return took
+
+
+@pytest.mark.parametrize("state", ["queue", "full", "stdout held", "spool-only", "stopped"])
+def test_emit_takes_microseconds_in_every_state(
+    state: str,
+    side: Side,
+    make: Callable[..., Emitter],
+    pipe: tuple[int, BinaryIO],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The middle one of thousands, of progress and of critical events: no load of the machine moves that by much."""
+    monkeypatch.setattr("ipc.emitter.ANSWER_WITHIN", 0.3)
+    stopped = None
+    if state == "stopped":
+        stopped = subprocess.Popen(
+            [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert stopped.stdout is not None
+        address, key = stopped.stdout.readline().split()
+        emitter = make(address=address, key=key, marker_fd=pipe[0])
+        until(lambda: emitter.mode == "queue")
+        hold(stopped.pid)
+    elif state == "stdout held":
+        emitter = make(marker_fd=pipe[0], mode="stdout")
+        until(lambda: emitter.mode == "stdout")
+    elif state == "spool-only":
+        emitter = make(address="", key="", fallback=False)
+        until(lambda: emitter.statistics().fallbacks > 0)
+    else:
+        side.verdict = lambda _: Reply("full") if state == "full" else None
+        emitter = make()
+        until(lambda: emitter.mode == "queue")
+    try:
+        took = times_of_emits(emitter)
+        if stopped is not None:  # what began as a hanging call goes on as a held pipe
+            until(lambda: emitter.statistics().fallbacks == 1)
+            for kind, more in times_of_emits(emitter).items():
+                took[kind] += more
+    finally:
+        if stopped is not None:
+            stopped.kill()
+            stopped.communicate()
+    assert {kind: median(found) < 200e-6 for kind, found in took.items()} == {"progress": True, "finding": True}
+
+
 def test_a_hung_call_is_given_up(
     make: Callable[..., Emitter], pipe: tuple[int, BinaryIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not answer costs the feeder, not the caller: stdout goes on, the old feeder does not."""
     monkeypatch.setattr("ipc.emitter.ANSWER_WITHIN", 0.4)
-    code = (
-        "import sys; from ipc.queue import *; q = create_queue(); print(q.server.address, q.server.key, flush=True)\n"
-        "sys.stdin.read(); print(*[q.get_nowait().detail for _ in range(q.qsize())])"
-    )
-    owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     address, key = owner.stdout.readline().split()
     write, lines = pipe

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from .frames import Fields, Meta, Section
 
 SMALL = 64  # bytes that an event counts as, unless it is known to be larger
+IN_MEMORY = 400  # bytes that an event takes in memory beside its contents
 
 
 @dataclass(slots=True)
@@ -191,6 +192,25 @@ class Gathered:
             else:
                 self._bytes -= size if size > SMALL else 0
                 self.dropped += 1
+
+
+class Quota:
+    """Bytes of events that no file keeps and that are not durable yet; no more than `most` at a time."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.used = 0
+        self._events: deque[tuple[int, int]] = deque()  # seq and bytes, oldest first
+
+    def take(self, seq: int, size: int, durable: int) -> bool:
+        """Take an event in, once what is durable has left; False, and nothing is taken, if it has no room."""
+        while self._events and self._events[0][0] <= durable:
+            self.used -= self._events.popleft()[1]
+        if self.used + size + IN_MEMORY > self.most:
+            return False
+        self._events.append((seq, size + IN_MEMORY))
+        self.used += size + IN_MEMORY
+        return True
 
 
 class Backlog:

@@ -1,4 +1,4 @@
-"""How a process reports progress: `emit` returns in microseconds, a feeder thread does the rest.
+"""How a process reports progress: `emit` returns in microseconds as a rule, a feeder thread does the rest.
 
 `emit` gives the event its seq and, if it is critical, a record in the spool, under one lock that is never held during
 the feeder's I/O. The feeder alone talks to the queue or writes markers; it sends what has gathered while the last call
@@ -27,15 +27,15 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from .backlog import SMALL, Backlog, Gathered, Lot
+from .backlog import SMALL, Backlog, Gathered, Lot, Quota
 from .control import Ack
-from .errors import ModeError, QueueBrokenError
+from .errors import ModeError, QueueBrokenError, SpoolFullError
 from .events import ENDING_STEPS, PROGRESS, STARTING_STEPS, ProgressEvent
 from .frames import Fields, Meta, cleaned, encode_fields, encode_frame, fields_of, plain
 from .markers import encode_marker
 from .modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, MODE_VARIABLE, determine_ipc_mode
 from .queue import ANSWER_WITHIN, KEY_VARIABLE, Reply, connect, read_key
-from .spool import Spool
+from .spool import QUOTA, Spool
 
 _BATCH_EVENTS = 1024  # decoding more at once is slower for each: they no longer fit the processor's caches
 _BATCH_BYTES = 1024 * 1024
@@ -121,6 +121,7 @@ class Emitter:
     ) -> None:
         self._worker, self._epoch, self._nonce = worker, epoch, nonce
         self._spool = spool
+        self._unspooled = Quota(QUOTA)  # critical events where there is no spool
         self._address, self._key = address, key
         self._marker_fd = marker_fd
         self._fallback = fallback
@@ -340,7 +341,14 @@ class Emitter:
             if self._closing:
                 raise RuntimeError("this emitter is closed")
             seq = self._seq + 1
-            if self._spool is not None:
+            if self._spool is None:
+                if not self._unspooled.take(seq, len(encoded), self._durable):
+                    self._refused += 1
+                    raise SpoolFullError(
+                        f"critical events wait in {self._unspooled.used:,} bytes of memory, of at most "
+                        f"{self._unspooled.most:,}: nobody takes them, neither from the queue nor from stdout"
+                    )
+            else:
                 try:
                     self._spool.append(seq, self._critical, encoded)  # a refusal takes no seq
                 except Exception:

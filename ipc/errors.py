@@ -20,7 +20,10 @@ class FrameError(IpcError, ValueError):
 
 
 class SpoolFullError(IpcError):
-    """The spool's quota or the disk is full; the event was not taken and has no seq: try again later."""
+    """The spool's quota, the disk, or, without a spool, the memory for events is full.
+
+    The event was not taken and has no seq: try again later.
+    """
 
 
 class SpoolLockedError(IpcError):

@@ -30,6 +30,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from .pipes import AnyPipeReader, PipeWriter, reader
+from .threads import in_thread, make_in_thread
 
 if sys.platform == "win32":
     from . import console, job_object
@@ -251,7 +252,7 @@ async def spawn(
                 return started
 
         try:
-            popen = await _in_thread(start)
+            popen = await make_in_thread(start, undo=lambda started: _take_back(started, marker))
         except (OSError, ValueError) as error:
             raise SpawnError(f"{os.fspath(cmd[0])} could not be started: {error}") from error
         process = Process(
@@ -425,17 +426,12 @@ async def _until_none(
     """
     deadline = time.monotonic() + within
     pause = _FIRST_PAUSE
-    while found := await _in_thread(lambda: _kill_all(find, kill_more)):
+    while found := await in_thread(lambda: _kill_all(find, kill_more)):
         if time.monotonic() >= deadline:
             break
         await anyio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
     return tuple(found)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """With a limiter of its own: starting and ending processes must not queue behind a host's blocked threads."""
-    return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
 
 
 def _kill_all(find: Callable[[], Iterable[Identity]], kill_more: Callable[[], None]) -> list[Identity]:
@@ -445,6 +441,20 @@ def _kill_all(find: Callable[[], Iterable[Identity]], kill_more: Callable[[], No
         with contextlib.suppress(PermissionError):  # it stays in the list, which names it in the end
             kill(identity)
     return found
+
+
+def _take_back(popen: subprocess.Popen[bytes], marker: Mapping[str, str]) -> None:
+    """End what was started for a caller that was cancelled meanwhile. Blocks."""
+    if sys.platform == "win32":
+        popen.kill()  # it is suspended, and has started nothing
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(popen.pid, signal.SIGKILL)
+        for identity in escapees(marker):
+            kill(identity)
+    with contextlib.suppress(subprocess.TimeoutExpired), _children.lock:
+        popen.wait(5.0)
+        _children.leaders.discard(popen.pid)
 
 
 def _popen(

@@ -18,7 +18,6 @@ import os
 import pickle
 import queue as stdlib_queue
 import secrets
-import shutil
 import socket
 import struct
 import sys
@@ -39,6 +38,8 @@ from .errors import QueueBrokenError
 from .events import STARTING_STEPS, ProgressEvent, is_critical
 from .frames import MOST_FRAME
 from .receiver import Receiver
+from .seldom import Seldom, again
+from .sockets import SocketFolder, sweep
 
 FD_VARIABLE = "AUDIT_QUEUE_FD"
 KEY_VARIABLE = "AUDIT_QUEUE_KEY"
@@ -50,6 +51,9 @@ _HANDSHAKE = 5.0  # seconds a stranger may take to prove that it has the key
 _MOST_CONNECTIONS = 256
 _MOST_PATH = 100  # bytes of a UNIX socket's path
 _INBOX_BYTES = 64 * 1024 * 1024
+_MOST_TEXT = 120  # characters of a reason in the log
+_WRONG_KEY = b"#FAILURE#"  # what the standard library's handshake answers to one
+_REFUSED = {"handshakes": "a client that has not its key", "messages": "a message", "connections": "a connection"}
 _SERIALIZER = "phase-supervisor"
 _EXPOSED = ("offer", "try_put", "try_get", "evict_put", "qsize", "capacity")
 _log = logging.getLogger("ipc.queue")
@@ -293,35 +297,52 @@ else:
 
 
 class _ServerConnection:
-    """A client's connection as the server reads it: bounded messages, a deadline for the handshake, safe values."""
+    """A client's connection as the server reads it: bounded messages, a deadline for the handshake, safe values.
 
-    def __init__(self, inner: AnyConnection, left: Callable[[], None]) -> None:
+    What is refused is told to `refuse`, by kind and reason; a client that merely leaves is not.
+    """
+
+    def __init__(self, inner: AnyConnection, left: Callable[[], None], refuse: Callable[[str, str], None]) -> None:
         self._inner = inner
+        self._refuse = refuse
         self._left: Callable[[], None] | None = left
         self._deadline: float | None = time.monotonic() + _HANDSHAKE
+        self._has_key = False
         _receive_timeout(inner, _HANDSHAKE)
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
-        if self._deadline is not None and not self._inner.poll(max(self._deadline - time.monotonic(), 0)):
-            raise TimeoutError("no handshake within the time allowed")
-        return self._inner.recv_bytes(maxlength if maxlength is not None else _MOST_MESSAGE)
+        try:
+            if self._deadline is not None and not self._inner.poll(max(self._deadline - time.monotonic(), 0)):
+                raise TimeoutError("no handshake within the time allowed")
+            return self._inner.recv_bytes(maxlength if maxlength is not None else _MOST_MESSAGE)
+        except OSError as error:
+            if self._left is not None and not isinstance(error, ConnectionError):
+                self._refuse("messages" if self._has_key else "handshakes", _short(error))
+            raise
 
     def recv(self) -> Any:
+        self._has_key = True  # objects are for those who have proved it
         data = self.recv_bytes()
-        if self._deadline is None:
-            return _Unpickler(io.BytesIO(data)).load()
-        self._deadline = None  # the first real message: the handshake is over
-        _receive_timeout(self._inner, 0)
-        request = _Unpickler(io.BytesIO(data)).load()
-        # The standard library asks the same with `assert`, which python -O leaves out.
-        if not (isinstance(request, tuple) and len(request) == 4 and request[1] in _Server.public):
-            raise PermissionError("an unrecognized call of the queue's server")
+        first, self._deadline = self._deadline is not None, None
+        if first:  # the first real message: the handshake is over
+            _receive_timeout(self._inner, 0)
+        try:
+            request = _Unpickler(io.BytesIO(data)).load()
+            if first:
+                _check_call(request)
+        except Exception as error:
+            self._refuse("messages", _short(error))
+            raise
         return request
 
     def send_bytes(self, data: bytes) -> None:
+        if data == _WRONG_KEY and not self._has_key:
+            self._refuse("handshakes", "a wrong key")
         self._inner.send_bytes(data)
 
     def send(self, value: Any) -> None:
+        if not self._has_key:
+            raise ConnectionError("a stranger is told nothing")
         self._inner.send(value)
 
     def fileno(self) -> int:
@@ -333,6 +354,17 @@ class _ServerConnection:
             left()
         with suppress(OSError):  # closed by a failed read already
             self._inner.close()
+
+
+def _check_call(request: Any) -> None:
+    """The standard library asks the same with `assert`, which python -O leaves out."""
+    if not (isinstance(request, tuple) and len(request) == 4 and request[1] in _Server.public):
+        raise PermissionError("an unrecognized call of the queue's server")
+
+
+def _short(error: Exception) -> str:
+    """For a log: what a stranger has sent may be in it."""
+    return repr(error)[:_MOST_TEXT]
 
 
 def _receive_timeout(inner: AnyConnection, seconds: float) -> None:
@@ -352,15 +384,19 @@ class _Listener(connection.Listener):
         super().__init__(address=address, backlog=max(backlog, 128))
         self._open: set[_ServerConnection] = set()
         self._open_lock = threading.Lock()
+        self.refuse: Callable[[str, str], None] = lambda _kind, _why: None
 
     def accept(self) -> _ServerConnection:  # type: ignore[override]  # all that the server uses of it
         inner = super().accept()
+        served = _ServerConnection(inner, lambda: self._gone(served), self.refuse)
         with self._open_lock:
-            if len(self._open) >= _MOST_CONNECTIONS:
-                inner.close()
-                raise ConnectionError(f"more than {_MOST_CONNECTIONS} connections")
-            served = _ServerConnection(inner, lambda: self._gone(served))
-            self._open.add(served)
+            full = len(self._open) >= _MOST_CONNECTIONS
+            if not full:
+                self._open.add(served)
+        if full:
+            served.close()
+            self.refuse("connections", f"there are {_MOST_CONNECTIONS} already")
+            raise ConnectionError(f"more than {_MOST_CONNECTIONS} connections")
         return served
 
     def cut(self) -> int:
@@ -467,8 +503,24 @@ class QueueServer:
         self.key = ""
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
-        self._folder: Path | None = None
+        self._folder: SocketFolder | None = None
         self.incarnation = 0
+        self._refused = dict.fromkeys(_REFUSED, 0)
+        self._refused_lock = threading.Lock()
+        self._seldom = Seldom()
+
+    def refused(self) -> dict[str, int]:
+        """How many handshakes, messages and connections were refused, over all incarnations."""
+        with self._refused_lock:
+            return dict(self._refused)
+
+    def _refuse(self, kind: str, why: str) -> None:
+        """Called by the server's threads."""
+        with self._refused_lock:
+            self._refused[kind] += 1
+            times = self._seldom.happened(kind, now=time.monotonic())
+        if times:
+            _log.warning("the queue refused %s: %s%s", _REFUSED[kind], why, again(times))
 
     def start(self) -> None:
         """Listen; OSError when that is impossible here."""
@@ -480,6 +532,7 @@ class QueueServer:
         except BaseException:
             self._remove_folder()
             raise
+        server.listener.refuse = self._refuse
         nobody: Any = None
         server.create(nobody, "queue")  # pinned: a last client that leaves must not take it along
         self._thread = threading.Thread(target=server.accept_for_ever, name="ipc-queue", daemon=True)
@@ -527,7 +580,7 @@ class QueueServer:
 
     def _remove_folder(self) -> None:
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
     def __enter__(self) -> Self:
@@ -540,7 +593,7 @@ class QueueServer:
         self.close()
 
 
-def _new_address() -> tuple[str, Path | None]:
+def _new_address() -> tuple[str, SocketFolder | None]:
     name = secrets.token_hex(6)
     if sys.platform == "win32":
         return rf"\\.\pipe\phase-supervisor-{os.getpid()}-{secrets.token_hex(16)}", None
@@ -548,10 +601,11 @@ def _new_address() -> tuple[str, Path | None]:
         if not base or len(os.fsencode(base)) > _MOST_PATH - 24:
             continue
         try:
-            folder = Path(tempfile.mkdtemp(prefix="psv-", dir=base))
+            folder = SocketFolder.make(base)
         except OSError:
             continue
-        return str(folder / name), folder
+        sweep(base)
+        return str(folder.path / name), folder
     raise OSError("no folder with a short path and write permission for the queue's socket: set XDG_RUNTIME_DIR")
 
 

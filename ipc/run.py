@@ -21,7 +21,6 @@ from typing import Any, Literal, Self
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import anyio.to_thread
 
 from . import process
 from .events import ProgressEvent
@@ -30,6 +29,7 @@ from .modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, MODE_VARIABLE, Mode, determi
 from .pipes import AnyPipeReader
 from .queue import FD_VARIABLE, KEY_VARIABLE, EventQueue, ManagedQueue, serialize_queue
 from .receiver import Receiver
+from .threads import in_thread, make_in_thread
 
 AUDIT_COMPLETE = "audit_complete"
 COULD_NOT_START = 127  # the return code of a command that is not there, as a shell has it
@@ -143,12 +143,19 @@ class Run:
     async def __aenter__(self) -> Self:
         self._started_at = time.monotonic()
         try:
-            await self._start()
-        except process.SpawnError as error:
-            self.returncode, self.error, self._finished = COULD_NOT_START, str(error), True
-            await self._close_queue()
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
+            try:
+                await self._start()
+            except process.SpawnError as error:
+                self.returncode, self.error, self._finished = COULD_NOT_START, str(error), True
+                await self._close_queue()
+            self._group = anyio.create_task_group()
+            await self._group.__aenter__()
+        except BaseException:  # there is no `__aexit__` then
+            with anyio.CancelScope(shield=True):
+                if self._process is not None:
+                    await self._process.aclose()
+                await self._close_queue()
+            raise
         if self._process is not None:
             self._group.start_soon(self._look_after, self._process)
         return self
@@ -227,7 +234,7 @@ class Run:
                 _log.debug("an event of %s came after its end", self.command[0])
 
         try:
-            queue = await anyio.to_thread.run_sync(lambda: ManagedQueue(self._maxsize, wake=wake))
+            queue = await make_in_thread(lambda: ManagedQueue(self._maxsize, wake=wake), undo=ManagedQueue.close)
         except OSError as error:
             _log.error("no queue can be made for %s: %s", self.command[0], error)
             _log.warning("%s falls back to stdout", self.command[0])
@@ -309,7 +316,7 @@ class Run:
 
     async def _close_queue(self) -> None:
         if isinstance(self._queue, ManagedQueue):
-            await anyio.to_thread.run_sync(self._queue.close)
+            await in_thread(self._queue.close)
 
     def _complete(self) -> ProgressEvent:
         code = self.returncode

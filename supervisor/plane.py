@@ -121,8 +121,9 @@ class EventPlane:
         return self.pump.queue.offered(), self.pump.queue.maxsize
 
     def counters(self) -> dict[str, int]:
-        """What became of events, over all workers, since the start of this supervisor."""
-        return {name: self.pump.total(name) for name in COUNTED if name != "waiting"}
+        """What became of events, over all workers, and what the queue refused, since this supervisor's start."""
+        counts = {name: self.pump.total(name) for name in COUNTED if name != "waiting"}
+        return counts | {f"refused_{what}": count for what, count in self.pump.server.refused().items()}
 
     def worker_counters(self) -> dict[str, dict[str, int]]:
         """The same for each worker, and how many of its frames wait in the queue."""

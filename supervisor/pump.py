@@ -31,6 +31,7 @@ from ipc.frames import Fields, Meta, Numbering, cut, decode_fields, decode_heade
 from ipc.markers import Damaged, Marker, Unsigned, parse_marker
 from ipc.process import Identity, kill
 from ipc.queue import EventQueue, QueueServer, Reply
+from ipc.seldom import Seldom, again
 from ipc.sequence import Admitted, Batch, Marks, Refused, Sequencer, Stage
 from ipc.spool import DamagedSegment, Record, SpoolLock, create_folder, read_last, read_spool
 
@@ -50,6 +51,13 @@ _RETRY = (0.1, 5.0)  # seconds before a failed commit is tried again: first, lon
 _LOOK_EVERY = 1.0  # seconds between looks at the queue's listener
 _CALL_EVERY = 15  # looks, of which one is a call as a client makes it
 _HOLDER_GRACE = 2.0  # seconds that a live worker of a former supervisor gets to exit by itself
+_MOST_TEXT = 80  # characters of what a stranger has sent, in the log
+_REASONS = {
+    "unknown": "no such epoch is open",
+    "nonce": "they are signed with a wrong nonce",
+    "closed": "that epoch is closed",
+    "full": "too many wait for an older epoch; they are to be sent again",
+}
 _log = logging.getLogger("supervisor.pump")
 
 
@@ -129,6 +137,7 @@ class Pump:
         self._failing = 0  # commits that failed since the last one that went well
         self._resets = 0
         self._damaged_frames = 0
+        self._seldom = Seldom()
         self._paused = False
         self._closing: set[Key] = set()
         self._scheduled = threading.Event()
@@ -430,14 +439,20 @@ class Pump:
                 return False
             case Unsigned():  # the crew's own workers sign
                 counts["unsigned"] += 1
+                self._say("unsigned", worker, f"a progress line of {worker} without its nonce is taken for log text")
                 return False
             case Damaged():
                 counts["damaged"] += 1
+                self._say("damaged", worker, f"a progress line of {worker} cannot be read: {_short(line)}")
                 return True
             case Marker():
                 pass
         if (found.worker, found.epoch) != (worker, epoch):
             counts["refused"] += 1
+            other = f"epoch {found.epoch} of {_short(found.worker)}"
+            self._say(
+                "forged", worker, f"a progress line of {worker}, epoch {epoch}, is refused: it is signed as {other}"
+            )
             return True
         known = self._known.get((worker, epoch))
         if known is not None and found.nonce == known.nonce:
@@ -519,7 +534,9 @@ class Pump:
                 frame = decode_header(offer.frame)
             except FrameError as error:
                 self._damaged_frames += 1
-                _log.warning("a frame of %r was refused: %s", offer.worker, error)
+                worker = self._name(offer.worker, offer.epoch)
+                self._tally.of(worker)["damaged"] += 1
+                self._say("frame", worker, f"a frame of {_short(offer.worker)} cannot be read: {_short(error)}")
                 continue
             batch = Batch(
                 worker=frame.worker,
@@ -541,7 +558,19 @@ class Pump:
         if isinstance(outcome, Admitted):
             self._accept(outcome, transport)
         elif isinstance(outcome, Refused):
-            self._tally.of(batch.worker if (batch.worker, batch.epoch) in self._known else "?")["refused"] += 1
+            worker = self._name(batch.worker, batch.epoch)
+            self._tally.of(worker)["refused"] += 1
+            of = f"epoch {batch.epoch} of {_short(batch.worker)}"
+            self._say(outcome.reason, worker, f"events of {of} are refused: {_REASONS[outcome.reason]}")
+
+    def _name(self, worker: str, epoch: int) -> str:
+        """Under whose name something is counted: strangers have one in common."""
+        return worker if (worker, epoch) in self._known else "?"
+
+    def _say(self, kind: str, worker: str, text: str, level: int = logging.WARNING) -> None:
+        """A line in the log about something that was counted, one a minute for each kind and worker."""
+        if times := self._seldom.happened(kind, worker, now=self._loop.time()):
+            _log.log(level, "%s%s", text, again(times))
 
     def _let_in(self) -> None:
         """What waited for an older epoch to be closed."""
@@ -556,6 +585,11 @@ class Pump:
         counts["duplicates"] += judgement.duplicates
         counts["late"] += judgement.late
         counts["gaps"] += judgement.gap
+        if transport != SPOOL and (judgement.duplicates or judgement.late):  # also after each sending again: no warning
+            text = (
+                f"events of {batch.worker} came again or too late, from seq {batch.metas[0].seq} on, and are left out"
+            )
+            self._say("again", batch.worker, text, logging.INFO)
         if not judgement.accepted:
             return
         counts["bytes"] += batch.size
@@ -746,6 +780,12 @@ def _row(row: Pending) -> Row:
         blob=join(row.events),
         marks=row.marks,
     )
+
+
+def _short(what: object) -> str:
+    """For a log: whoever sent it chose what is in it."""
+    text = repr(what[:_MOST_TEXT] if isinstance(what, (str, bytes)) else what)
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
 
 
 def _newest(blob: bytes) -> float:

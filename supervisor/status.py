@@ -98,10 +98,16 @@ class CrewStatus:
             "counters": dict(self.counters),
             "workers": {worker: dict(counts) for worker, counts in self.workers.items()},
             "latency": {worker: {f"{le:g}": n for le, n in rows.items()} for worker, rows in self.latency.items()},
+            "latency_total": {f"{le:g}": n for le, n in self.latency_total().items()},
             "head": self.head,
             "notes": list(self.notes),
             "dirty": list(self.dirty),
         }
+
+    def latency_total(self) -> dict[float, int]:
+        """`latency` over all workers."""
+        bounds = sorted({le for rows in self.latency.values() for le in rows})
+        return {le: sum(rows.get(le, 0) for rows in self.latency.values()) for le in bounds}
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> CrewStatus:

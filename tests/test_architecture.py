@@ -24,6 +24,7 @@ PURE = (
     "ipc/frames.py",
     "ipc/sequence.py",
     "ipc/control.py",
+    "ipc/seldom.py",
     "docs_store/topology.py",
     "docs_store/messages.py",
     "docs_store/replay.py",

@@ -2,20 +2,22 @@
 
 Start it with `uvicorn app:app` in this folder and open http://127.0.0.1:8000. Each audit keeps its messages in a list;
 each browser goes through that list at its own pace, so a slow one slows nobody, and one that comes back with the number
-of the last message it has seen misses nothing.
+of the last message it has seen misses nothing that is still kept, and is told how many messages are not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sys
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, HTTPException, Query, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse
 
 import ipc
@@ -23,21 +25,30 @@ import ipc
 HERE = Path(__file__).parent
 TOOL = [sys.executable, str(HERE / "tool.py")]
 KEPT = 20  # audits
+MESSAGES = 2000  # kept of each
+
+log = logging.getLogger("uvicorn.error")
 
 
 class Audit:
-    """One run of the tool and everything it has said."""
+    """One run of the tool and the last messages of what it has said; ValueError if it cannot be run like this."""
 
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
+    def __init__(self, arguments: list[str]) -> None:
+        self.messages: deque[Any] = deque(maxlen=MESSAGES)
+        self.said = 0
         self.finished = False
         self._more = asyncio.Event()
+        self._run = ipc.run([*TOOL, *arguments], on_log=self._log)
 
-    async def run(self, arguments: list[str]) -> None:
+    async def run(self) -> None:
         try:
-            async with ipc.run([*TOOL, *arguments], on_log=self._log) as run:
+            async with self._run as run:
                 async for event in run:
                     self._add(ipc.client_message(event))
+        except Exception as error:  # noqa: BLE001 - nobody waits for this task but the browsers
+            log.exception("the audit failed")
+            end = ipc.ProgressEvent("audit_complete", step="error", pct=100, detail=f"the audit failed: {error}")
+            self._add(ipc.client_message(end))
         finally:
             self.finished = True
             self._tell()
@@ -46,9 +57,14 @@ class Audit:
         """Messages after the first `seen`, with their numbers, until the audit is over."""
         while True:
             more = self._more
-            while seen < len(self.messages):
+            while seen < self.said:
+                gone = self.said - len(self.messages)
+                if seen < gone:
+                    left_out, seen = gone - seen, gone
+                    yield seen, {"type": "log_entry", "phase": "", "message": f"messages no longer kept: {left_out}"}
+                    continue  # more may have gone meanwhile
                 seen += 1
-                yield seen, self.messages[seen - 1]
+                yield seen, self.messages[seen - gone - 1]
             if self.finished:
                 return
             await more.wait()
@@ -58,6 +74,7 @@ class Audit:
 
     def _add(self, message: Any) -> None:
         self.messages.append(message)
+        self.said += 1
         self._tell()
 
     def _tell(self) -> None:
@@ -88,11 +105,15 @@ async def page() -> FileResponse:
 
 
 @app.post("/audits")
-async def start(pages: int = 7) -> dict[str, int]:
+async def start(pages: Annotated[int, Query(ge=1, le=1000)] = 7) -> dict[str, int]:
     """Begin an audit; the answer names it."""
+    try:
+        audit = Audit([str(pages)])
+    except ValueError as error:  # a mode that there is not, above all
+        raise HTTPException(500, f"the tool cannot be run: {error}") from error
     number = next(numbers)
-    audit = audits[number] = Audit()
-    task = asyncio.create_task(audit.run([str(pages)]))
+    audits[number] = audit
+    task = asyncio.create_task(audit.run())
     tasks.add(task)
     task.add_done_callback(tasks.discard)
     for old in [n for n, one in audits.items() if one.finished][:-KEPT]:
@@ -104,11 +125,11 @@ async def start(pages: int = 7) -> dict[str, int]:
 async def status(number: int) -> dict[str, Any]:
     if number not in audits:
         raise HTTPException(404, f"there is no audit {number}")
-    return {"messages": len(audits[number].messages), "finished": audits[number].finished}
+    return {"messages": audits[number].said, "finished": audits[number].finished}
 
 
 @app.websocket("/audits/{number}/events")
-async def events(socket: WebSocket, number: int, after: int = 0) -> None:
+async def events(socket: WebSocket, number: int, after: Annotated[int, Query(ge=0)] = 0) -> None:
     """Every message after the first `after`, each as `{"cursor": …, "message": …}`; closes when the audit is over."""
     await socket.accept()
     audit = audits.get(number)

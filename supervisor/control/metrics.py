@@ -13,6 +13,7 @@ from supervisor.status import PHASE_STATES, CrewStatus
 
 from .service import Figures
 
+OF_STRANGERS = "refused_"  # how counters of the queue's server begin
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -43,9 +44,15 @@ class Snapshot(Collector):
         events = CounterMetricFamily(
             "phase_supervisor_events", "What became of events, since the supervisor's start", labels=["outcome"]
         )
+        refused = CounterMetricFamily(
+            "phase_supervisor_queue_refused", "What the queue's server refused of strangers", labels=["what"]
+        )
         for outcome, count in self._status.counters.items():
-            events.add_metric([outcome], count)
-        yield events
+            if outcome.startswith(OF_STRANGERS):
+                refused.add_metric([outcome.removeprefix(OF_STRANGERS)], count)
+            else:
+                events.add_metric([outcome], count)
+        yield from (events, refused)
         yield from self._of_workers()
         for figure, text, value in (
             ("queue_depth", "Frames in the queue", self._status.queue_depth),

@@ -92,7 +92,10 @@ class QueueOut(msgspec.Struct, kw_only=True):
 
 
 class StatusOut(msgspec.Struct, kw_only=True):
-    """The crew now; `head` is the history's last record. `latency` counts rows by worker and upper bound in seconds."""
+    """The crew now; `head` is the history's last record.
+
+    `latency` counts rows by worker and upper bound in seconds, `latency_total` over all workers.
+    """
 
     pid: int | None
     workspace: str
@@ -101,6 +104,7 @@ class StatusOut(msgspec.Struct, kw_only=True):
     counters: dict[str, int]
     workers: dict[str, dict[str, int]] = {}
     latency: dict[str, dict[str, int]] = {}
+    latency_total: dict[str, int] = {}
     head: int
     notes: list[str] = []
     dirty: list[str] = []

@@ -35,8 +35,10 @@ PARENT = {PARENT!r}
 
 async def with_daemon(does, **how):
     child = await process.spawn([sys.executable, "-I", "-S", "-c", PARENT, does], stdout=process.PIPE, **how)
-    said = await child.stdout.receive()
-    return child, process.identify(int(said))
+    pid = int(await child.stdout.receive())
+    while open(f"/proc/{{pid}}/environ").read():  # it says its number before it becomes the daemon
+        await anyio.sleep(0.01)
+    return child, process.identify(pid)
 
 async def until_orphaned(daemon):
     while process._stat(daemon.pid).parent != os.getpid():
@@ -104,7 +106,7 @@ def test_orphans_that_end_are_reaped_and_nobody_s_exit_code_is() -> None:
     said = play("""
 async def main():
     assert process.adopt_orphans()
-    child, daemon = await with_daemon("input()")
+    child, daemon = await with_daemon("import time; time.sleep(600)")
     await until_orphaned(daemon)
     mine = subprocess.Popen([sys.executable, "-I", "-S", "-c", "raise SystemExit(3)"], start_new_session=True)
     os.waitid(os.P_PID, mine.pid, os.WEXITED | os.WNOWAIT)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any, BinaryIO
 
 import pytest
@@ -200,13 +201,12 @@ def test_more_of_the_same_is_looked_at_all_the_same(side: Side, make: Callable[.
 
 def _fill(emitter: Emitter) -> int:
     """Emit until the spool is full; how many it took."""
-    taken = 0
-    while True:
+    for taken in range(100_000):
         try:
             assert emitter.emit("qa", "x", type="finding", detail="x" * 100) == taken + 1
         except SpoolFullError:
             return taken
-        taken += 1
+    pytest.fail("it took everything")
 
 
 def test_what_was_refused_takes_no_seq(make: Callable[..., Emitter], folder: Path, side: Side) -> None:
@@ -221,6 +221,29 @@ def test_what_was_refused_takes_no_seq(make: Callable[..., Emitter], folder: Pat
     assert emitter.drain(10)
     assert len(side.events) == taken + 1
     assert emitter.statistics().refused == 1
+
+
+def test_a_tool_that_nobody_reads_keeps_no_more_than_its_quota(
+    side: Side, pipe: tuple[int, BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a spool critical events wait in memory up to a limit; more are refused, counted, and get no seq."""
+    monkeypatch.setattr("ipc.emitter.QUOTA", 300_000)
+    write, lines = pipe
+    tool = Emitter(
+        worker="tool", epoch=1, nonce="n", spool=None, address="", key=b"", marker_fd=write, mode="stdout", acked=False
+    )
+    taken = _fill(tool)
+    assert 300 < taken < 2000
+    assert tool.emit("qa", "reading") == taken + 1  # progress is bounded by itself
+    assert tool.statistics().refused == 1
+    for _ in range(taken + 1):
+        side.read_line(lines.readline().rstrip())
+    assert tool.drain(10)
+    assert tool.emit("qa", "x", type="finding") == taken + 2
+    side.read_line(lines.readline().rstrip())
+    assert tool.drain(10)
+    assert len(side.events) == taken + 2
+    tool.close()
 
 
 def test_pressure_coalesces_never_across_a_critical_event(side: Side, make: Callable[..., Emitter]) -> None:
@@ -404,16 +427,74 @@ def test_a_held_pipe_holds_nobody(side: Side, make: Callable[..., Emitter], pipe
     assert [e.detail[100:] for e in side.events] == [str(i) for i in range(3000)]
 
 
+OWNER = (
+    "import sys; from ipc.queue import *; q = create_queue(); print(q.server.address, q.server.key, flush=True)\n"
+    "sys.stdin.read(); print(*[q.get_nowait().detail for _ in range(q.qsize())])"
+)
+
+
+def times_of_emits(emitter: Emitter, criticals: int = 2000) -> dict[str, list[float]]:
+    """Seconds that each of many emits took, by kind, while the feeder does what it does."""
+    took: dict[str, list[float]] = {"progress": [], "finding": []}
+    for number in range(criticals * 5):
+        kind = "progress" if number % 5 else "finding"
+        began = time.perf_counter()
+        emitter.emit("qa", "reading", 5, "a detail as usual", type=kind)
+        took[kind].append(time.perf_counter() - began)
+        if not number % 500:
+            time.sleep(0.01)  # the feeder's turn: what it does then is what could hold the next ones up
+    return took
+
+
+@pytest.mark.parametrize("state", ["queue", "full", "stdout held", "spool-only", "stopped"])
+def test_emit_takes_microseconds_in_every_state(
+    state: str,
+    side: Side,
+    make: Callable[..., Emitter],
+    pipe: tuple[int, BinaryIO],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The middle one of thousands, of progress and of critical events: no load of the machine moves that by much."""
+    monkeypatch.setattr("ipc.emitter.ANSWER_WITHIN", 0.3)
+    stopped = None
+    if state == "stopped":
+        stopped = subprocess.Popen(
+            [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert stopped.stdout is not None
+        address, key = stopped.stdout.readline().split()
+        emitter = make(address=address, key=key, marker_fd=pipe[0])
+        until(lambda: emitter.mode == "queue")
+        hold(stopped.pid)
+    elif state == "stdout held":
+        emitter = make(marker_fd=pipe[0], mode="stdout")
+        until(lambda: emitter.mode == "stdout")
+    elif state == "spool-only":
+        emitter = make(address="", key="", fallback=False)
+        until(lambda: emitter.statistics().fallbacks > 0)
+    else:
+        side.verdict = lambda _: Reply("full") if state == "full" else None
+        emitter = make()
+        until(lambda: emitter.mode == "queue")
+    try:
+        took = times_of_emits(emitter)
+        if stopped is not None:  # what began as a hanging call goes on as a held pipe
+            until(lambda: emitter.statistics().fallbacks == 1)
+            for kind, more in times_of_emits(emitter).items():
+                took[kind] += more
+    finally:
+        if stopped is not None:
+            stopped.kill()
+            stopped.communicate()
+    assert {kind: median(found) < 200e-6 for kind, found in took.items()} == {"progress": True, "finding": True}
+
+
 def test_a_hung_call_is_given_up(
     make: Callable[..., Emitter], pipe: tuple[int, BinaryIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not answer costs the feeder, not the caller: stdout goes on, the old feeder does not."""
     monkeypatch.setattr("ipc.emitter.ANSWER_WITHIN", 0.4)
-    code = (
-        "import sys; from ipc.queue import *; q = create_queue(); print(q.server.address, q.server.key, flush=True)\n"
-        "sys.stdin.read(); print(*[q.get_nowait().detail for _ in range(q.qsize())])"
-    )
-    owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     address, key = owner.stdout.readline().split()
     write, lines = pipe

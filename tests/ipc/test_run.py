@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
+import tempfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import anyio
 import pytest
 
 import ipc
-from ipc.process import identify, is_alive
+from ipc.process import escapees, identify, is_alive
 from ipc.run import LOG_LINES, Run, run
 from tests.systems import ENDED
 
@@ -222,6 +226,43 @@ async def test_leaving_early_ends_the_tree(how: str) -> None:
     assert identity is not None
     assert not is_alive(identity)
     assert running.returncode in ASKED_TO_END or (how == "cancel" and running.returncode == ENDED)
+
+
+def names_in(folder: str) -> list[str]:
+    return [path.name for path in Path(folder).iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("anyio_backend", "by"), [("asyncio", "scope"), ("trio", "scope"), ("asyncio", "task")], indirect=["anyio_backend"]
+)
+async def test_being_cancelled_while_it_is_entered_leaves_nothing(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the cancellation comes, there is no queue's thread, no folder of a socket and no process afterwards."""
+    marker = {f"LEFT_BY_{os.urandom(4).hex().upper()}": "1"}
+
+    command = [sys.executable, "-c", "import time; time.sleep(50)"]
+
+    async def enter() -> None:
+        async with run(command, env={**ENV, **marker}, cli_use_queue_ipc=True):
+            await anyio.sleep(60)
+
+    with tempfile.TemporaryDirectory(prefix="q-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        for tick in range(30):
+            delay = 0.0005 * tick
+            if by == "scope":
+                with anyio.move_on_after(delay):
+                    await enter()
+                continue
+            entering = asyncio.create_task(enter())
+            asyncio.get_running_loop().call_later(delay, entering.cancel)
+            with suppress(asyncio.CancelledError):
+                await entering
+        assert names_in(folder) == []
+        assert escapees(marker) == []
+    for thread in threading.enumerate():
+        if thread.name == "ipc-queue":
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 @posix

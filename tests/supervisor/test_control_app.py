@@ -161,6 +161,8 @@ async def test_metrics_can_be_scraped(client: httpx.AsyncClient) -> None:
     assert samples["phase_supervisor_phase_state", (("phase", "qa"), ("state", "ready"))] == 1
     assert samples["phase_supervisor_phase_state", (("phase", "qa"), ("state", "working"))] == 0
     assert samples["phase_supervisor_events_total", (("outcome", "stored"),)] == 7
+    assert samples["phase_supervisor_queue_refused_total", (("what", "handshakes"),)] == 2
+    assert ("phase_supervisor_events_total", (("outcome", "refused_handshakes"),)) not in samples
     assert samples["phase_supervisor_queue_depth", ()] == 3
     assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "0.01"),)] == 5
     assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "+Inf"),)] == 5

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import pickle
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import connection, managers
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipc.errors import QueueBrokenError
 from ipc.events import ProgressEvent
 from ipc.frames import MOST_FRAME, VERSION, Meta, encode_batch, fields_of
 from ipc.markers import MOST_LINE, PREFIX, encode_marker
+from ipc.queue import connect
 from supervisor.hub import Hub
 from supervisor.journal import Journal
+from supervisor.plane import opened
 from supervisor.pump import Pump
 from supervisor.tally import PumpStatistics
 
@@ -184,6 +190,146 @@ def test_fuzzed_input_harms_nobody(hostile: list[bytes]) -> None:
     hostile = [data for data in hostile if b"its own" not in data]
     found, _ = among_others(send)
     assert [detail for detail in found if detail.startswith("right ")] == ["right 1", "right 2"]
+
+
+def through_the_socket(hostile: Callable[[str, bytes], object]) -> tuple[list[str], dict[str, int]]:
+    """The same with a queue that is served: a stranger has its address, and perhaps its key. Events and counters."""
+
+    async def run(folder: Path) -> tuple[list[str], dict[str, int]]:
+        async with opened(
+            journal=folder / "journal.sqlite3", spools=folder / "spools", send_ack=lambda *_: None, capacity=100
+        ) as plane:
+            assert plane.serve()
+            address, key = plane.endpoint()
+            await plane.pump.open_epoch("developer", 1, "its own")
+            await asyncio.to_thread(hostile, address, base64.b64decode(key))
+            proxy = await asyncio.to_thread(connect, address, base64.b64decode(key))
+            honest = frame("developer", 1, "its own", detail="right")
+            assert (await asyncio.to_thread(proxy.call, "offer", "developer", 1, honest))[0] == "taken"
+            await plane.pump.close_epoch("developer", 1)
+            return [event.detail for event in plane.journal.read()], plane.counters()
+
+    with tempfile.TemporaryDirectory(prefix="q-") as folder:
+        return asyncio.run(run(Path(folder)))
+
+
+def with_a_wrong_key(address: str, _key: bytes) -> None:
+    for _ in range(3):
+        with pytest.raises(QueueBrokenError):
+            connect(address, b"x" * 32)
+
+
+def with_a_pickle(address: str, key: bytes) -> None:
+    proxy = connect(address, key)
+    for _ in range(3):
+        with pytest.raises(managers.RemoteError):
+            proxy.call("try_put", Bomb())
+
+
+def with_an_unknown_call(address: str, key: bytes) -> None:
+    for _ in range(3):
+        with connection.Client(address, authkey=key) as client, pytest.raises(managers.RemoteError):
+            managers.dispatch(client, None, "shutdown")  # type: ignore[attr-defined]
+
+
+def with_too_long_a_message(address: str, key: bytes) -> None:
+    for _ in range(3):
+        with connection.Client(address, authkey=key) as client, suppress(OSError, EOFError):
+            client.send_bytes(bytes(16 * 1024 * 1024))
+            client.recv_bytes()
+
+
+def with_mute_sockets(address: str, _key: bytes) -> None:
+    """They say nothing; one says what is no message."""
+    mute = [connection.Client(address) for _ in range(3)]
+    os.write(mute[0].fileno(), b"\xff" * 64)
+    for one in mute:
+        one.recv_bytes()  # the challenge
+        with pytest.raises((EOFError, OSError)):
+            one.recv_bytes()
+        one.close()
+
+
+def with_too_many_connections(address: str, _key: bytes) -> None:
+    kept = [connection.Client(address) for _ in range(6)]
+    for one in kept[3:]:
+        with pytest.raises((EOFError, OSError)):
+            one.recv_bytes()
+    for one in kept:
+        one.close()
+
+
+STRANGERS = [
+    pytest.param(with_a_wrong_key, "handshakes", "a client that has not its key: a wrong key", id="wrong-key"),
+    pytest.param(with_mute_sockets, "handshakes", "a client that has not its key: ", id="mute"),
+    pytest.param(with_a_pickle, "messages", "a message: UnpicklingError", id="pickle"),
+    pytest.param(with_an_unknown_call, "messages", "a message: PermissionError", id="unknown-call"),
+    pytest.param(with_too_long_a_message, "messages", "a message: OSError", id="too-long"),
+    pytest.param(with_too_many_connections, "connections", "a connection: there are 3 already", id="connections"),
+]
+
+
+@pytest.mark.parametrize(("hostile", "kind", "text"), STRANGERS)
+def test_a_stranger_at_the_socket_is_counted_told_once_and_alone(
+    hostile: Callable[[str, bytes], object],
+    kind: str,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Three times refused, each counted, one warning; an honest worker's events arrive."""
+    monkeypatch.setattr("ipc.queue._HANDSHAKE", 0.5)
+    if kind == "connections":
+        monkeypatch.setattr("ipc.queue._MOST_CONNECTIONS", 3)
+    found, counters = through_the_socket(hostile)
+    assert found == ["right"]
+    assert {name: count for name, count in counters.items() if name.startswith("refused_")} == {
+        "refused_handshakes": 0,
+        "refused_messages": 0,
+        "refused_connections": 0,
+        f"refused_{kind}": 3,
+    }
+    (said,) = [record for record in caplog.records if record.name == "ipc.queue" and record.levelname == "WARNING"]
+    assert text in said.message
+    assert len(said.message) < 250
+
+
+def test_a_worker_s_hostile_input_is_told_once_per_kind(caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand refusals of one kind are one warning, which shows no more than a little of what was sent."""
+    forged = encode_marker("x" * 5000, 1, "right", Meta(1, 0, True), FIELDS)
+
+    def hostile(pump: Pump) -> None:
+        for _ in range(1000):
+            pump.queue.offer("qa", 1, frame(nonce="wrong"))
+            pump.queue.offer("qa", 1, frame(epoch=2))
+            pump.queue.offer("qa", 1, b"\xc1")
+            pump._take_frames(everything=True)
+            pump.marker("qa", 1, forged)
+            pump.marker("qa", 1, PREFIX + b'{"phase": "' + b"x" * 5000)
+            pump.marker("qa", 1, PREFIX + b'{"phase": "qa", "step": "done"}')
+        for _ in range(3):
+            pump.queue.offer("qa", 1, frame())
+
+    caplog.set_level("INFO", "supervisor.pump")
+    found, statistics = among_others(hostile)
+    assert found == ["wrong", "right 1", "right 2"]
+    counts = statistics.workers["qa"]
+    assert (counts.refused, counts.damaged, counts.unsigned, counts.duplicates) == (2000, 2000, 1000, 2)
+    assert statistics.workers["?"].refused == 1000
+    said = [record for record in caplog.records if record.name == "supervisor.pump"]
+    assert all(len(record.message) < 250 for record in said)
+    told = [
+        ("WARNING", "events of epoch 1 of 'qa' are refused: they are signed with a wrong nonce"),
+        ("WARNING", "events of epoch 2 of 'qa' are refused: no such epoch is open"),
+        ("WARNING", "a frame of 'qa' cannot be read"),
+        ("WARNING", "a progress line of qa, epoch 1, is refused: it is signed as epoch 1 of 'xxx"),
+        ("WARNING", "a progress line of qa cannot be read"),
+        ("WARNING", "a progress line of qa without its nonce"),
+        ("INFO", "events of qa came again or too late, from seq 1 on"),
+    ]
+    for record, (level, text) in zip(said, told, strict=True):
+        assert record.levelname == level
+        assert record.message.startswith(text)
 
 
 def test_the_longest_line_is_bounded() -> None:

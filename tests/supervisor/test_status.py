@@ -36,7 +36,7 @@ RUNNING = CrewStatus(
     queue_capacity=1000,
     counters={"events": 9},
     workers={"qa": {"stored": 9, "waiting": 1}},
-    latency={"qa": {0.0002: 4, float("inf"): 1}},
+    latency={"qa": {0.0002: 4, float("inf"): 1}, "developer": {0.0002: 2, float("inf"): 0}},
     head=12,
 )
 
@@ -77,7 +77,8 @@ def test_status_json_has_the_stable_keys() -> None:
         assert {"pid", "epoch", "state", "task", "pct", "restarts", "mode"} <= phase.keys()
     assert said["queue"] == {"depth": 3, "capacity": 1000}
     assert said["workers"] == {"qa": {"stored": 9, "waiting": 1}}
-    assert said["latency"] == {"qa": {"0.0002": 4, "inf": 1}}
+    assert said["latency"] == {"qa": {"0.0002": 4, "inf": 1}, "developer": {"0.0002": 2, "inf": 0}}
+    assert said["latency_total"] == {"0.0002": 6, "inf": 1}
 
 
 def test_a_saved_status_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .events import ProgressEvent, is_critical
     from .modes import IPC_MODE_QUEUE, IPC_MODE_STDOUT, determine_ipc_mode, determine_ipc_mode_with_reason
     from .queue import PutResult, create_queue, deserialize_queue_from_env, safe_put, serialize_queue
-    from .run import run
+    from .running import run
     from .streaming import client_message
 
 __all__ = [
@@ -42,7 +42,7 @@ _HOMES = {  # loaded when first asked for: a worker imports only what it uses, a
     "determine_ipc_mode": "modes",
     "determine_ipc_mode_with_reason": "modes",
     "is_critical": "events",
-    "run": "run",
+    "run": "running",
     "safe_put": "queue",
     "serialize_queue": "queue",
 }

@@ -30,7 +30,7 @@ Path = tuple[str, ...]  # the keys that lead to a value
 
 TEMPLATE = """\
 # How the crew works on this repository. Every line that is commented out shows its default.
-# `supervisor doctor` checks this file; unknown keys are mistakes.
+# Where a section's name is commented out as well, take the sign from both. `supervisor doctor` checks this file.
 format = 1                # of this file; a newer release's is refused by name
 
 [project]
@@ -45,7 +45,7 @@ rollout = 1.0             # share of audits whose events travel by the queue; QU
 # max_fallback_rate = 0.1 # share of the last audits by queue that may fall back; more, and all go by stdout
 # validation_ignores = [] # fields of events that --validate-ipc lets differ: "detail", "summary.seconds"
 
-[journal]                 # what `supervisor events` shows
+# [journal]               # what `supervisor events` shows
 # max_mb = 1024           # beyond that the oldest events go; 0: no limit
 # keep_days = 90.0        # so do older ones; 0: no limit
 
@@ -60,7 +60,7 @@ rollout = 1.0             # share of audits whose events travel by the queue; QU
 # stable_after = 10.0     # a run that lasted so many seconds makes the next restart immediate
 # deaths = 3              # so many deaths on one task, and the task is quarantined
 
-[liveness]                # a worker that runs and does not live is ended, and started again as above
+# [liveness]              # a worker that runs and does not live is ended, and started again as above
 # start_grace = 30.0      # seconds from its start to ready
 # silence = 15.0          # seconds without a beat of its event loop
 # suspended = 30.0        # seconds that somebody may have stopped it (SIGSTOP); 0: any time, as with a debugger
@@ -69,12 +69,12 @@ rollout = 1.0             # share of audits whose events travel by the queue; QU
 # on_held = "restart"     # … something holds its interpreter
 # on_no_progress = "restart" # … its task gets no further
 
-[log]                     # .supervisor/logs/supervisor.log
+# [log]                   # .supervisor/logs/supervisor.log
 # format = "console"      # "json": one object per line
 # max_mb = 10             # then it is set aside …
 # keep = 5                # … and so many older ones are kept
 
-[notify]                  # who is told when something begins to wait for you; `supervisor trust` comes first
+# [notify]                # who is told when something begins to wait for you; `supervisor trust` comes first
 # command = []            # a command and its arguments; it gets a JSON object on standard input
 # webhook = ""            # an http address; it gets the same by POST
 

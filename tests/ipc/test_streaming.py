@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 import ipc
 from ipc import ProgressEvent, client_message
-from ipc.run import run
+from ipc.running import run
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fastapi_backend"
 

@@ -73,7 +73,7 @@ def test_the_template_is_valid_and_means_the_defaults_with_the_queue() -> None:
 
 
 UNCOMMENTED = "\n".join(
-    line.removeprefix("# ") if " = " in line and line.startswith("# ") else line for line in TEMPLATE.split("\n")
+    line[2:] if line.startswith("# ") and (" = " in line or line[2] == "[") else line for line in TEMPLATE.split("\n")
 )
 
 

@@ -41,11 +41,11 @@ def test_both_are_counted() -> None:
 def test_a_second_try_is_no_first_one(tmp_path: Path) -> None:
     """What failed beside others and passed alone is told from what failed twice."""
     report = tmp_path / "report.xml"
-    cases = {name: f'<testcase classname="tests.ipc.test_run" name="{name}">%s</testcase>' for name in ("a", "b")}
+    cases = {name: f'<testcase classname="tests.ipc.test_running" name="{name}">%s</testcase>' for name in ("a", "b")}
     report.write_text(f"<s>{cases['a'] % '<failure/>'}{cases['b'] % '<error/>'}</s>", encoding="utf-8")
     failed = failures(report)
-    assert failed == ["tests/ipc/test_run.py::a", "tests/ipc/test_run.py::b"]
+    assert failed == ["tests/ipc/test_running.py::a", "tests/ipc/test_running.py::b"]
     report.write_text(f"<s>{cases['a'] % '<failure/>'}{cases['b'] % ''}</s>", encoding="utf-8")
-    assert passed_again(failed, report) == ("tests/ipc/test_run.py::b",)
+    assert passed_again(failed, report) == ("tests/ipc/test_running.py::b",)
     report.unlink()
     assert passed_again(failed, report) == ()

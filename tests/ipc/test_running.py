@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -17,7 +18,7 @@ import pytest
 
 import ipc
 from ipc.process import escapees, identify, is_alive
-from ipc.run import LOG_LINES, Run, run
+from ipc.running import LOG_LINES, Run, run
 from tests.systems import ENDED
 
 pytestmark = pytest.mark.anyio
@@ -306,7 +307,7 @@ async def test_no_queue_can_be_made(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     events = await collect(run(tool(), env=ENV, cli_use_queue_ipc=True))
     assert kinds(events)[-2:] == ["phase_complete", "audit_complete"]
     assert (events[-1].summary["mode"], events[-1].summary["fell_back"]) == ("stdout", True)
-    assert [record.levelname for record in caplog.records if record.name == "ipc.run"][:2] == ["ERROR", "WARNING"]
+    assert [record.levelname for record in caplog.records if record.name == "ipc.running"][:2] == ["ERROR", "WARNING"]
 
 
 def test_mistakes_are_named() -> None:
@@ -315,3 +316,9 @@ def test_mistakes_are_named() -> None:
         run([])
     with pytest.raises(ValueError, match="QUEUE_IPC_MODE"):
         run(["tool"], env={"QUEUE_IPC_MODE": "pigeon"})
+
+
+def test_the_library_s_run_is_a_function_whatever_was_imported_first() -> None:
+    """No module of ours has its name."""
+    code = "import ipc.running, ipc; from ipc import queue, streaming; assert callable(ipc.run), ipc.run"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +129,12 @@ def counted(at: Station) -> None:
             assert fact["longest"] < 1.5, fact  # each fault lasts longer: emit does not wait for it
 
 
-def until_stored(folder: Path, least: int) -> None:
-    reader = JournalReader(folder / "journal.sqlite3")
-    while reader.head().n < least:
-        time.sleep(0.01)
-    reader.close()
+def until_stored(folder: Path, least: int, *, more: bool = False) -> None:
+    """Return once so many events are stored, or so many more than now."""
+    with closing(JournalReader(folder / "journal.sqlite3")) as reader:
+        least += reader.head().n if more else 0
+        while reader.head().n < least:
+            time.sleep(0.01)
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -250,8 +251,7 @@ def test_a_killed_supervisor_and_the_next(tmp_path: Path) -> None:
         with station(tmp_path, count=100_000, pause=0.0005, mode=("queue", "stdout")[epoch % 2]) as at:
             for worker in WORKERS:
                 at.say(f"start {worker} {epoch}")
-            before = journal(tmp_path)[1].head().n
-            until_stored(tmp_path, before + 100)
+            until_stored(tmp_path, 100, more=True)
             if epoch == 3:
                 at.process.send_signal(signal.SIGSTOP)
                 time.sleep(1)

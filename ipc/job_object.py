@@ -6,6 +6,7 @@ Only the five calls that this takes, through ctypes. Which process gets one, and
 from __future__ import annotations
 
 import sys
+import threading
 
 if sys.platform == "win32":
     import ctypes
@@ -57,9 +58,13 @@ if sys.platform == "win32":
     _ntdll.NtResumeProcess.argtypes = (wintypes.HANDLE,)
 
     class JobObject:
-        """Owns the one handle, which is not inheritable: when this process dies, however, so does the job."""
+        """Owns the one handle, which is not inheritable: when this process dies, however, so does the job.
+
+        Nobody is in a job that was closed; any thread may ask, also while another closes it.
+        """
 
         def __init__(self) -> None:
+            self._lock = threading.RLock()
             self._handle = _kernel.CreateJobObjectW(None, None)
             if not self._handle:
                 raise ctypes.WinError(ctypes.get_last_error())
@@ -79,6 +84,10 @@ if sys.platform == "win32":
 
         def pids(self) -> list[int]:
             """The processes that are in the job now."""
+            with self._lock:
+                return self._pids() if self._handle else []
+
+        def _pids(self) -> list[int]:
             room = 64
             while True:
 
@@ -100,14 +109,16 @@ if sys.platform == "win32":
 
         def terminate(self) -> None:
             """End every process of the job."""
-            if not _kernel.TerminateJobObject(self._handle, 1):
-                raise ctypes.WinError(ctypes.get_last_error())
+            with self._lock:
+                if self._handle and not _kernel.TerminateJobObject(self._handle, 1):
+                    raise ctypes.WinError(ctypes.get_last_error())
 
         def close(self) -> None:
             """Give up the handle, and with it every process of the job."""
-            if self._handle:
-                _kernel.CloseHandle(self._handle)
-                self._handle = None
+            with self._lock:
+                if self._handle:
+                    _kernel.CloseHandle(self._handle)
+                    self._handle = None
 
     def resume(process_handle: int) -> None:
         """Let a process run that was started suspended (`subprocess` keeps no handle of its first thread)."""

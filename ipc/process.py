@@ -124,8 +124,9 @@ class Process:
     def kill(self) -> None:
         """End the process group (POSIX) or the job (Windows) at once; nothing happens if they are gone."""
         if sys.platform == "win32":
-            if self._job is not None:
-                self._job.terminate()
+            job = self._job
+            if job is not None:
+                job.terminate()
             elif self._code is None:
                 self._popen.kill()
         elif not self._reaped:
@@ -135,8 +136,9 @@ class Process:
     def members(self) -> list[Identity]:
         """Who of the tree is alive, itself included. Reads the process table: call it in a thread."""
         if sys.platform == "win32":
-            if self._job is not None:
-                return [found for pid in self._job.pids() if (found := identify(pid)) is not None]
+            job = self._job
+            if job is not None:
+                return [found for pid in job.pids() if (found := identify(pid)) is not None]
             return escapees(self.marker)
         session = self.pid if not self._reaped else None
         found = set(_matching(self.marker, session=session, since=self.identity.created))

@@ -431,7 +431,8 @@ LONG: dict[str, Callable[[float], dict[str, float]]] = {"events.long": long}
 BENCHMARKS: dict[str, Callable[[float], dict[str, float]]] = {
     "events.emit": emit_cost,
     "events.journaled": in_turn(journaled, rounds=3),
-    "events.per_s": in_turn(unjournaled, pyzmq, manager_put),
+    "events.per_s": in_turn(unjournaled, pyzmq),
+    "peer.manager_put": manager_put,
     "events.latency": in_turn(latency, inprocess_put, rounds=3),
     "peer.mp_queue": mp_queue,
     "peer.faster_fifo": faster_fifo,

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ from websockets.sync.client import ClientConnection, connect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE = 60.0  # seconds for what a page is to show
+
+
+class RefusedError(AssertionError):
+    """The browser did not do what it was asked: its own words."""
 
 
 class Page:
@@ -38,11 +42,12 @@ class Page:
         return said["result"].get("value")
 
     def until(self, expression: str, what: str) -> Any:
-        """Ask again until the answer is true."""
+        """Ask again until the answer is true, also of the page that follows when this one leads on to another."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            if found := self.ask(expression):
-                return found
+            with suppress(RefusedError):  # the page that was asked is gone: the next has the answer
+                if found := self.ask(expression):
+                    return found
             time.sleep(0.1)
         raise AssertionError(f"the page never showed {what}; it shows: {self.ask('document.body.innerText')}")
 
@@ -56,7 +61,8 @@ class Page:
         while True:
             said = json.loads(self._socket.recv(timeout=PATIENCE))
             if said.get("id") == call:  # everything else is news that nobody asked for
-                assert "error" not in said, said["error"]
+                if "error" in said:
+                    raise RefusedError(said["error"])
                 result: dict[str, Any] = said["result"]
                 return result
 

@@ -85,10 +85,19 @@ def put_slowly(key: str, count: int, go: Any) -> None:
 
 
 def push_zmq(address: str, count: int, go: Any) -> None:
-    """The same encoding in batches of 512 through PUSH/PULL: each event is built, encoded and decoded, as ours are.
+    """One event a message, as all who put do: built, encoded and handed over at once. It keeps and numbers nothing."""
+    import zmq
 
-    It gives numbers to batches and not to events, keeps nothing, writes nothing to a file, and waits for nobody.
-    """
+    socket = zmq.Context().socket(zmq.PUSH)
+    socket.connect(address)
+    go.wait()
+    for i in range(count):
+        socket.send(encode_event(ProgressEvent("progress", "qa", "reading", i % 100, "module.py")))
+    go.stay()
+
+
+def push_zmq_batches(address: str, count: int, go: Any) -> None:
+    """Frames of 512 events made by hand: nothing leaves before the last of them is there. It numbers only batches."""
     import zmq
 
     socket = zmq.Context().socket(zmq.PUSH)
@@ -98,7 +107,7 @@ def push_zmq(address: str, count: int, go: Any) -> None:
         size = min(512, count - start)
         events = [fields_of(ProgressEvent("progress", "qa", "reading", i % 100, "module.py")) for i in range(size)]
         socket.send(encode_frame("qa", 1, "n", [(start + 1, size, 0, [])], [("qa", "progress")], events))
-    socket.close(linger=-1)
+    go.stay()
 
 
 class Go:
@@ -107,6 +116,7 @@ class Go:
     def __init__(self) -> None:
         self._ready = _SPAWN.Semaphore(0)
         self._go = _SPAWN.Event()
+        self._over = _SPAWN.Event()
 
     def wait(self) -> None:
         self._ready.release()
@@ -114,6 +124,13 @@ class Go:
 
     def set(self) -> None:
         self._go.set()
+
+    def stay(self) -> None:
+        """Until all has arrived: a pushing socket that is closed can lose what was not read yet, however it lingers."""
+        self._over.wait()
+
+    def over(self) -> None:
+        self._over.set()
 
     def wait_ready(self, children: int) -> None:
         for _ in range(children):
@@ -332,7 +349,18 @@ def stdout_lines(scale: float) -> dict[str, float]:
 
 
 def pyzmq(scale: float) -> dict[str, float]:
-    """PUSH/PULL with the same encoding and batches; left out where pyzmq is not installed."""
+    """PUSH/PULL with the same encoding, one event a message."""
+    return _pulled("peer.pyzmq.per_s", push_zmq, scale, lambda message: decode_event(message) is not None)
+
+
+def pyzmq_batched(scale: float) -> dict[str, float]:
+    """The same in frames of 512 made by hand."""
+    name = "peer.pyzmq_batched.per_s"
+    return _pulled(name, push_zmq_batches, scale, lambda message: len(decode_events(decode_header(message).blob)))
+
+
+def _pulled(name: str, push: Callable[..., None], scale: float, events_in: Callable[[bytes], int]) -> dict[str, float]:
+    """Events a second from four who push to one who pulls; nothing where pyzmq is not installed."""
     if importlib.util.find_spec("zmq") is None:
         return {}
     import zmq
@@ -342,17 +370,18 @@ def pyzmq(scale: float) -> dict[str, float]:
         address = f"ipc://{folder}/s"
         socket = zmq.Context().socket(zmq.PULL)
         socket.bind(address)
-        children, go = start(push_zmq, [(address, count)] * PRODUCERS)
+        children, go = start(push, [(address, count)] * PRODUCERS)
         began = time.perf_counter()
         go.set()
         seen = 0
         while seen < PRODUCERS * count:
-            seen += len(decode_events(decode_header(socket.recv()).blob))
+            seen += events_in(socket.recv())
         took = time.perf_counter() - began
+        go.over()
         for child in children:
             child.join()
         socket.close()
-    return {"peer.pyzmq.per_s": PRODUCERS * count / took}
+    return {name: PRODUCERS * count / took}
 
 
 def push_fifo(target: Any, count: int, go: Any) -> None:
@@ -431,7 +460,7 @@ LONG: dict[str, Callable[[float], dict[str, float]]] = {"events.long": long}
 BENCHMARKS: dict[str, Callable[[float], dict[str, float]]] = {
     "events.emit": emit_cost,
     "events.journaled": in_turn(journaled, rounds=3),
-    "events.per_s": in_turn(unjournaled, pyzmq),
+    "events.per_s": in_turn(unjournaled, pyzmq, pyzmq_batched),
     "peer.manager_put": manager_put,
     "events.latency": in_turn(latency, inprocess_put, rounds=3),
     "peer.mp_queue": mp_queue,

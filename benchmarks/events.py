@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
@@ -320,7 +321,7 @@ def inprocess_put(scale: float) -> dict[str, float]:
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
         with create_queue() as queue:
-            queue._wake = lambda: loop.call_soon_threadsafe(woken.set)  # noqa: SLF001 - what the pump has built in
+            queue._wake = partial(_wake, loop, woken)  # noqa: SLF001 - what the pump has built in
             (child,), go = await asyncio.to_thread(start, put_slowly, [(serialize_queue(queue)[1], count)])
             ways: list[float] = []
             go.set()
@@ -334,6 +335,10 @@ def inprocess_put(scale: float) -> dict[str, float]:
 
     ways = asyncio.run(measure())
     return {"peer.inprocess_put.latency_p50_us": statistics.median(ways) * 1e6}
+
+
+def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(woken.set)
 
 
 def stdout_lines(scale: float) -> dict[str, float]:

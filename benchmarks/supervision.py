@@ -132,7 +132,7 @@ def _rests(process: psutil.Process) -> bool:
     return _cpu_seconds(process) == before
 
 
-def until(look: Callable[[], T], what: str, *, every: float = LOOK) -> T:
+def until(look: Callable[[], T | None], what: str, *, every: float = LOOK) -> T:
     """What `look` finds, as soon as it is something."""
     deadline = time.monotonic() + LIMIT
     while not (found := look()):
@@ -315,7 +315,7 @@ def _install_peers() -> bool:
         return True
     try:
         subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
-        pip = [PEERS / "bin" / "python", "-m", "pip", "install", "--quiet"]
+        pip = [str(PEERS / "bin" / "python"), "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "supervisor==4.3.0", "circus==0.19.0", "setuptools<81"], check=True)
     except subprocess.CalledProcessError as error:
         print(f"supervisord and circus cannot be installed here, and are left out: {error}")

@@ -102,7 +102,7 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
         plane.record(
             "log_entry",
             step="begin",
-            detail=f"supervisor {release} begins as process {os.getpid()}".replace("  ", " "),
+            detail=f"supervisor {release or '(version unknown)'} begins as process {os.getpid()}",
             summary={"pid": os.getpid(), "version": release},
         )
         for identity in left:

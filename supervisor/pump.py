@@ -513,7 +513,6 @@ class Pump:
             held=self._sequencer.holding(),
             failed_commits=self._failed_commits,
             damaged_frames=self._damaged_frames,
-            latency=self._tally.latency(),
         )
 
     def _wake_from_thread(self) -> None:

@@ -46,9 +46,9 @@ class WorkerCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PumpStatistics:
-    """A moment's counts; `latency` counts rows by upper bounds in seconds, from their newest event to the commit.
+    """A moment's counts; `served_again` is how often a broken queue got a new address.
 
-    `latencies` is the same for each worker; `served_again` how often a broken queue got a new address.
+    `latencies` counts each worker's rows by upper bounds in seconds, from their newest event to the commit.
     """
 
     workers: Mapping[str, WorkerCounts]
@@ -60,7 +60,6 @@ class PumpStatistics:
     held: int
     failed_commits: int
     damaged_frames: int
-    latency: Mapping[float, int]
 
 
 class Tally:
@@ -105,8 +104,3 @@ class Tally:
         """Each worker's rows by upper bounds in seconds."""
         bounds = (*_LATENCIES, float("inf"))
         return {worker: dict(zip(bounds, found, strict=True)) for worker, found in self._latencies.items()}
-
-    def latency(self) -> dict[float, int]:
-        """The same for all workers."""
-        bounds = (*_LATENCIES, float("inf"))
-        return {bound: sum(found[n] for found in self._latencies.values()) for n, bound in enumerate(bounds)}

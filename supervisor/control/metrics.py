@@ -68,7 +68,7 @@ class Snapshot(Collector):
         yield HistogramMetricFamily(
             "phase_supervisor_commit_latency_seconds",
             "From a row's newest event to its commit",
-            buckets=_buckets(self._figures.latency),
+            buckets=_buckets(self._status.latency_total()),
             sum_value=None,
         )
 

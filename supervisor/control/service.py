@@ -6,7 +6,6 @@ is `app`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What `/metrics` shows beside the status. `latency` counts commits by upper bounds in seconds."""
+    """What `/metrics` shows beside the status."""
 
-    latency: Mapping[float, int]
     pending: int
     failed_commits: int
     subscribers: int
@@ -81,7 +79,6 @@ class Service:
     def figures(self) -> Figures:
         statistics = self._plane.pump.statistics()
         return Figures(
-            latency=statistics.latency,
             pending=statistics.pending,
             failed_commits=statistics.failed_commits,
             subscribers=self._plane.pump.hub.statistics().subscribers,

@@ -67,7 +67,7 @@ class FakeBackend:
         return self.shown
 
     def figures(self) -> Figures:
-        return Figures(latency={0.001: 3, 0.01: 2}, pending=0, failed_commits=0, subscribers=1)
+        return Figures(pending=0, failed_commits=0, subscribers=1)
 
     def topology(self) -> Topology:
         return DEFAULT

@@ -164,8 +164,8 @@ async def test_metrics_can_be_scraped(client: httpx.AsyncClient) -> None:
     assert samples["phase_supervisor_queue_refused_total", (("what", "handshakes"),)] == 2
     assert ("phase_supervisor_events_total", (("outcome", "refused_handshakes"),)) not in samples
     assert samples["phase_supervisor_queue_depth", ()] == 3
-    assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "0.01"),)] == 5
-    assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "+Inf"),)] == 5
+    assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "0.01"),)] == 3
+    assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "+Inf"),)] == 4
     assert samples["phase_supervisor_worker_events_total", (("outcome", "stored"), ("worker", "qa"))] == 4
     assert samples["phase_supervisor_worker_events_total", (("outcome", "stored"), ("worker", "developer"))] == 3
     assert samples["phase_supervisor_worker_bytes_total", (("worker", "qa"),)] == 900

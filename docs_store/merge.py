@@ -496,9 +496,9 @@ class _Reading:
         else:
             merged, questions = _union(self.document, self.state, mine, theirs)
             self.questions += questions
-        changed = _free(merged) != _free(mine)
+        start = _start(view if base is None else base, view, view if merged is mine else self.text)
+        changed = _free(merged) != _free(mine) or (start == BOM) != view.startswith(BOM)
         if changed or any(effect.what == "add" and effect.re is None for effect in self.effects.values()):
-            start = BOM if self.text.startswith(BOM) else ""
             if merged and not merged.endswith("\n"):
                 merged += line_end(self.text)
             self.base = f"{start}{merged}{trailer(self.text)}"
@@ -599,11 +599,17 @@ def merge_text(base: str, mine: str, theirs: str) -> str:
     not merged: the result has that of `theirs`.
     """
     merged = _merged(split(_bare(base)), split(_bare(mine)), split(_bare(theirs)))
-    start = BOM if mine.startswith(BOM) or theirs.startswith(BOM) else ""
+    start = _start(base, mine, theirs)
     end = trailer(theirs)
     if end and merged and not merged[-1].endswith("\n"):
         merged[-1] += "\n"
     return start + "".join(merged) + end
+
+
+def _start(base: str, mine: str, theirs: str) -> str:
+    """The BOM, or none: whoever changed it counts."""
+    had, has = base.startswith(BOM), theirs.startswith(BOM)
+    return BOM if (has if has != had else mine.startswith(BOM)) else ""
 
 
 def _bare(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -493,6 +495,71 @@ def test_windows_line_ends_are_taken_over(desk: Desk) -> None:
     desk.post("c", "look at c")
     assert desk.view.count("\r\n") == desk.view.count("\n")
     assert effects(desk.save(ticked(desk.view, "c"))) == [("tick", "c")]
+
+
+KEPT: dict[str, Callable[[str], str]] = {
+    "a BOM": lambda text: "\ufeff" + text,
+    "Windows line ends and a BOM": lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+    "front matter": lambda text: "---\ntitle: ours\ntags: [a, b]\n---\n\n" + text,
+    "tabs and blanks at line ends": lambda text: in_between(text, "\tindented\t\n  \t\na break  \nhere"),
+    "setext headings": lambda text: in_between(text, "What we know\n============\n\nand\n\nWhat we do not\n---\n"),
+    "a table": lambda text: in_between(text, "| a | b |\n|:--|--:|\n| `x|y` | <!-- no item --> |"),
+    "a fence with an item in it": lambda text: in_between(text, "````md\n- [ ] not a task <!-- id:a -->\n```\n````"),
+    "other line ends of Unicode": lambda text: in_between(text, "one\u2028two\x0cthree\x85four\x0bfive"),
+    "HTML": lambda text: in_between(text, "<details>\n<summary>more</summary>\n\n* [X] done\n</details>"),
+}
+
+
+def in_between(text: str, lines: str) -> str:
+    """The text with these lines in a section of the person's own, ending as its lines do."""
+    end = "\r\n" if "\r\n" in text else "\n"
+    heading = next(heading for heading in ("## Context", "## Known Issues") if heading in text)
+    return text.replace(f"{heading}{end}", f"{heading}{end}{end}{lines}{end}")
+
+
+@pytest.mark.parametrize("document", [QA_READ, SECONDARY], ids=lambda document: document.name)
+@pytest.mark.parametrize("how", KEPT)
+def test_what_is_not_understood_is_kept_byte_for_byte(document: Any, how: str) -> None:
+    """It survives its own import, the next message, and another save; only items and the last lines are ours."""
+    desk = Desk(document=document)
+    desk.post("a", "look at a")
+    written = KEPT[how](desk.view)
+    desk.save(written)
+    assert body(desk.view) == body(written)
+    desk.post("b", "look at b")
+    desk.save(in_between(desk.view, "a last word"))
+    desk.post("c", "look at c")
+    kept = [line for line in body(desk.view).split("\n") if not re.search(r"<!-- id:[bc] -->", line)]
+    assert "\n".join(kept) == body(in_between(written, "a last word"))
+
+
+@pytest.mark.parametrize("document", [QA_READ, SECONDARY], ids=lambda document: document.name)
+def test_a_bom_goes_when_somebody_takes_it_away(document: Any) -> None:
+    """And only then: a stale buffer without one, from before it came, does not."""
+    desk = Desk(document=document)
+    before = desk.view
+    desk.save("\ufeff" + desk.view)
+    desk.save(in_between(before, "from before"))
+    assert desk.view.startswith("\ufeff")
+    desk.save(desk.view.removeprefix("\ufeff"))
+    assert not desk.view.startswith("\ufeff")
+    assert "from before" in desk.view
+
+
+def test_an_emptied_file_comes_back_with_its_bom(desk: Desk) -> None:
+    """As with all that it held."""
+    desk.save("\ufeff" + with_line(desk.view, "mine", "## Notes\n"))
+    desk.save("")
+    assert desk.view.startswith("\ufeff# QA_READ")
+
+
+def test_a_missing_last_line_end_is_no_line_of_its_own(desk: Desk) -> None:
+    """What stands there is kept, and what is ours begins on a line of its own."""
+    written = f"{body(desk.view).rstrip()}\n\nno end"
+    desk.save(written)
+    assert "\nno end\n" in desk.view
+    assert desk.view.count("no end") == 1
+    assert body(desk.view).rstrip("\n") == written.rstrip("\n")
 
 
 def test_an_item_s_line_is_what_the_view_says(desk: Desk) -> None:

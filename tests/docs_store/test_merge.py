@@ -359,6 +359,17 @@ def test_an_unclosed_fence_withdraws_nothing(desk: Desk) -> None:
     assert desk.state.messages["a"].status is Status.OPEN
 
 
+def test_a_line_of_another_phase_s_document_leaves_that_one_s_message_alone(desk: Desk) -> None:
+    """A ticked line pasted here is a task of its own, done; the message that has the id is the other phase's."""
+    desk.post("other", "theirs")
+    desk.set("other", to="developer")
+    edit = desk.save(with_line(desk.view, "- [x] Issue: theirs (from QA) <!-- id:other -->"))
+    assert edit is not None
+    (add,) = edit.effects
+    assert (add.what, add.text, add.done, add.id != "other") == ("add", "theirs", True, True)
+    assert desk.state.messages["other"].status is Status.OPEN
+
+
 def test_a_reworded_item_of_another_gets_the_words_added(desk: Desk) -> None:
     """The user's wording joins the item; the author's stays."""
     edit = desk.save(desk.view.replace("look at a", "look at a and its friends"))

@@ -12,7 +12,7 @@ import pytest
 from docs_store import files, reconcile
 from docs_store.errors import DamageError
 from docs_store.markdown import revision
-from docs_store.messages import Draft, Message, State, Status
+from docs_store.messages import Draft, Edit, Message, State, Status
 from docs_store.reconcile import REREAD, STILL, STILL_SHORT, Reconciler, Step
 from docs_store.store import Store
 
@@ -203,6 +203,31 @@ def test_a_displaced_file_that_changes_while_it_is_read_is_read_again(
     monkeypatch.setattr(Path, "read_bytes", late)
     desk.settle()
     assert "late words" in desk.text()
+
+
+def test_a_displaced_file_that_changes_while_it_is_imported_is_not_removed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editor that still has it open may write until it is gone: it stays until what was imported is all of it."""
+    desk.settle()
+    early = desk.text().replace("## Notes\n", "## Notes\n\nearly words\n")
+    late = early.replace("early words\n", "early words\nlate words\n")
+    desk.post()
+    desk.step(STILL)
+    swap = desk.folder / (QA + files.SWAP)
+    in_place(swap, early)
+    import_edit = desk.store.import_edit
+
+    def slow(document: str, decide: Callable[[State], Edit | None]) -> int | None:
+        done = import_edit(document, decide)
+        if swap.exists() and swap.read_bytes().decode() == early:
+            in_place(swap, late)
+        return done
+
+    monkeypatch.setattr(desk.store, "import_edit", slow)
+    desk.settle()
+    assert "early words\nlate words" in desk.text()
+    assert not desk.strays()
 
 
 def test_showing_what_is_new_asks_the_history_for_nothing_old(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,3 +274,21 @@ def test_a_garbled_head_outside_is_as_none(tmp_path: Path) -> None:
         head.write_bytes(garbled)
         assert History(tmp_path / "h", head_file=head).outside_head() is None
         assert len(texts(tmp_path / "h", head)) == 4
+
+
+@pytest.mark.only_on("posix", reason="a folder cannot be synced there")
+def test_a_new_segment_s_name_is_on_the_disk_before_its_record_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first record of a segment syncs the folder too; the next ones need not."""
+    history = begun(tmp_path, 1)
+    synced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd))[1])
+    write(history, "the same segment")
+    assert tmp_path.stat().st_ino not in synced
+    again = History(tmp_path, segment_bytes=1)
+    assert [*again.read()]
+    write(again, "a new one")
+    assert synced[-1] == tmp_path.stat().st_ino
+    assert len(again.segments()) == 2

@@ -284,7 +284,12 @@ def test_a_new_segment_s_name_is_on_the_disk_before_its_record_counts(
     history = begun(tmp_path, 1)
     synced: list[int] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd))[1])
+
+    def seen(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", seen)
     write(history, "the same segment")
     assert tmp_path.stat().st_ino not in synced
     again = History(tmp_path, segment_bytes=1)

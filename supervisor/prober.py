@@ -84,7 +84,7 @@ class Prober:
         if answer.problem and self._problems.get(seat.key) != answer.problem:
             self._plane.record("phase_error", phase=seat.key, step="probe", detail=f"{answer.problem}; it says nothing")
         self._problems[seat.key] = answer.problem
-        if seat.condemned or not seat.probes.counts(answer, config):
+        if seat.condemned or seat.paused or not seat.probes.counts(answer, config):
             return
         before = seat.probes.failures
         seat.probes = seat.probes.heard(answer, config)

@@ -113,7 +113,7 @@ class ProbeDriver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """What one cycle wrote: its report, its messages as they were posted; the events it emitted; whether it `retired`."""
+    """What one cycle wrote: its report and its messages as posted; what events it emitted; whether it `retired`."""
 
     report: Report
     posts: tuple[Message, ...]

@@ -234,8 +234,8 @@ class PhaseRestartConfig:
 class ProbeConfig:
     """A command that says from outside whether a worker is well; an empty one: nobody asks. Times in seconds.
 
-    It is run `start_grace` after ready and then every `every`, none longer than the next; so many `failures` in a row (another exit code than
-    0, or none within `timeout`) and `on_failure` is done.
+    It is run `start_grace` after ready, and again every `every`; so many `failures` in a row (another exit code than 0,
+    or none within `timeout`) and `on_failure` is done.
     """
 
     command: tuple[str, ...] = ()
@@ -584,7 +584,9 @@ class _Reader:
     def phase(self, given: Mapping[str, Any], path: Path, checks: Mapping[str, Check]) -> dict[str, Any]:
         """The values of one phase's table, with those of the tables in it."""
         values = self.section(given, path, {**checks, **dict.fromkeys(PHASE_TABLES, table)})
-        inner = {name: self.section(values, (*path, name), PHASE_TABLES[name]) for name in PHASE_TABLES if name in values}
+        inner = {
+            name: self.section(values, (*path, name), PHASE_TABLES[name]) for name in PHASE_TABLES if name in values
+        }
         if "restart" in inner:
             values["restart"] = PhaseRestartConfig(**inner["restart"])
         if "probe" in inner:

@@ -107,7 +107,7 @@ class Prober:
 
 
 async def ask(config: ProbeConfig, number: int, *, folder: Path, environ: Mapping[str, str]) -> Answer:
-    """Run the command in `folder` to its end or its limit, with what a tool may see of our environment and `environ`."""
+    """Run the command in `folder` to its end or limit, with `environ` and what a tool may see of our environment."""
     from actors.drivers.builtin.commands import environment, run  # most crews never need it
 
     try:

@@ -1,7 +1,7 @@
 """Judges a worker by a command that asks from outside whether it is well: when to ask, and what the answers come to.
 
-Pure: clocks, answers and the configuration go in, the next state and a verdict come out. What cannot be held against the
-worker counts for nothing: a command that could not be started, an answer about a worker that has gone or was paused
+Pure: clocks, answers and the configuration go in, the next state and a verdict come out. What cannot be held against
+the worker counts for nothing: a command that could not be started, an answer about a worker that has gone or was paused
 meanwhile, a time limit that passed while this supervisor itself was not awake. Running the command is `prober`'s.
 """
 
@@ -110,7 +110,9 @@ def judge(probes: Probes, config: ProbeConfig, answer: Answer) -> Verdict:
     if not probes.failures:
         return Verdict(state="fine", action="none", reason="its probe says that it is well", inputs=inputs)
     times = "once" if probes.failures == 1 else f"{probes.failures} times in a row"
-    reason = f"its probe ({config.command[0]}) has failed {times}, at {config.failures} it counts; the last: {answer.text}"
+    reason = (
+        f"its probe ({config.command[0]}) has failed {times}, at {config.failures} it counts; the last: {answer.text}"
+    )
     action = config.on_failure if probes.failures >= config.failures else "none"
     return Verdict(state="unhealthy", action=action, reason=reason, inputs=inputs)
 

@@ -22,10 +22,10 @@ class RestartPolicy:
     """When one child is started again. Times in seconds.
 
     A permanent child always is, a transient one unless it ended normally, a temporary one never. An exit that nobody
-    asked for with one of `final_exit_codes` is giving up at once, whatever is allowed else. More than `restarts` restarts within `within` is giving up; so are more than `start_failures` failed starts in a
-    row. A run that got ready and lasted `stable_after` makes the next restart immediate; the ones that follow an
-    unstable run wait up to `first_delay`, doubling to `longest_delay`. An impossible policy raises ValueError, which
-    names every mistake.
+    asked for with one of `final_exit_codes` is giving up at once, whatever is allowed else. More than `restarts`
+    restarts within `within` is giving up; so are more than `start_failures` failed starts in a row. A run that got
+    ready and lasted `stable_after` makes the next restart immediate; the ones that follow an unstable run wait up to
+    `first_delay`, doubling to `longest_delay`. An impossible policy raises ValueError, which names every mistake.
     """
 
     permanence: Permanence = "permanent"
@@ -144,7 +144,7 @@ class StartAgain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp:
-    """Do not start `child` again until a person says so. `scope` says whose limit was passed, or that the exit is final."""
+    """Do not start `child` again until a person says so. `scope`: whose limit was passed, or a final exit."""
 
     child: str
     scope: Literal["child", "crew", "exit"]

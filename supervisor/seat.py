@@ -49,7 +49,7 @@ class Seat:
     held: int = 0  # bytes of memory of its tree, where that has a limit
     verdict: str = ""  # the last one that was worth a word
     condemned: str = ""  # why it was ended by us, unasked
-    probes: Probes = Probes()  # of the present worker
+    probes: Probes = field(default_factory=Probes)  # of the present worker
     unwell: str = ""  # what they say against it, where that is only worth a word
     asking: bool = False  # the system is being asked about it
     moving: bool = False  # between two workers: somebody is already seeing to it

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, replace
 from concurrent.futures import Future
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
@@ -222,7 +222,6 @@ class Succession:
 
     async def _release(self, phase: str, *, died: bool, reason: str) -> None:
         """Give back what the last worker held: a number for nobody, in the history only, ends its epoch and claims."""
-
         store = self._documents.store
         if await self._desk.patiently(lambda: held(store.refresh(), phase)) is not None:
             epoch = self._epochs.take()
@@ -300,7 +299,9 @@ class Succession:
             seat.detail = str(error)
             if child is not None:
                 await self._discard(seat, child, epoch)
-            delay = self._policies[seat.key].first_delay if isinstance(error, (ChildGoneError, SpawnError)) else SEAT_AGAIN
+            delay = (
+                self._policies[seat.key].first_delay if isinstance(error, (ChildGoneError, SpawnError)) else SEAT_AGAIN
+            )
             self._start(self._seat_later, seat, died, reason, delay, tree)  # it stays on the move until then
             return
         seat.moving = False

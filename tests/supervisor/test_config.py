@@ -324,7 +324,18 @@ values = st.sampled_from(["1", "-1", "0.5", "true", '"x"', "[]", "{}", '["a", 1]
 lines = st.one_of(
     st.tuples(keys, values).map(" = ".join),
     keys.map("[{}]".format),
-    st.sampled_from(["[phases.qa]", "[project]", "[ipc]", "[restart]", "[phases.qa.probe]", "phases.qa.restart.x = 1", "# [ipc]", ""]),
+    st.sampled_from(
+        [
+            "[phases.qa]",
+            "[project]",
+            "[ipc]",
+            "[restart]",
+            "[phases.qa.probe]",
+            "phases.qa.restart.x = 1",
+            "# [ipc]",
+            "",
+        ]
+    ),
     st.text(max_size=20),
 )
 

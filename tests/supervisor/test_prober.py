@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,7 +209,7 @@ async def test_the_command_runs_in_the_workspace_with_what_a_tool_may_see(
     )
     answer = await ask(python(code), 5, folder=tmp_path, environ={"PROBED_PHASE": "qa"})
     assert (answer.number, answer.code, answer.timed_out, answer.is_healthy) == (5, 3, False, False)
-    assert answer.said == f"{os.path.realpath(tmp_path)} / qa / None"
+    assert answer.said == f"{tmp_path.resolve()} / qa / None"
     assert (await ask(python("pass"), 6, folder=tmp_path, environ={})).is_healthy
 
 

@@ -583,8 +583,7 @@ async def _live(
         if not isinstance(cause, SystemExit):
             raise
         code, text = _asked_code(cause)
-        if code:
-            channel.report(control.Trouble(what="crash" if channel.ready else "start", text=text))
+        channel.report(control.Trouble(what="crash" if channel.ready else "start", text=text))
     # Beside the loop, and acks are still heard. What is not durable by then is in the spool.
     await asyncio.to_thread(emitter.drain, channel.time_left(LAST_WORDS))
     emitter.close()
@@ -648,9 +647,12 @@ def _last_part(text: str) -> str:
 
 
 def _asked_code(error: SystemExit) -> tuple[int, str]:
-    """The exit code that the actor's code wants, as the interpreter would take it, and what to say about it."""
-    code = 0 if error.code is None else error.code if isinstance(error.code, int) else EXIT_CRASHED
-    return code & 0xFF, _last_part("".join(traceback.format_exception(error)))
+    """The exit code that the actor's code wants, and what to say about it; never 0.
+
+    An exit somewhere below, a tool's after its help, is no orderly end: that is said by `Context.retire`.
+    """
+    code = error.code & 0xFF if isinstance(error.code, int) else 0
+    return code or EXIT_CRASHED, _last_part("".join(traceback.format_exception(error)))
 
 
 def _single(error: BaseException) -> BaseException:

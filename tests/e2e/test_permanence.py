@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 ACTORS = '''
     """A phase that does what its message says."""
 
+    import asyncio
+
     import anyio
 
     from actors import Context, Outcome, PhaseActor, Task
@@ -31,9 +33,9 @@ ACTORS = '''
             word, _, number = task.message.text.partition(" ")
             if word == "exit":
                 raise SystemExit(int(number))
-            if word == "leave":  # from a task of its own
-                async with anyio.create_task_group() as group:
-                    group.start_soon(leave, int(number))
+            if word == "leave":  # from a task that nobody waits for
+                task = asyncio.get_running_loop().create_task(leave(int(number)))
+                await anyio.sleep(60)
             if word == "retire":
                 context.retire()
             return Outcome(result="done", detail=f"did {task.message.text}")
@@ -46,6 +48,24 @@ ACTORS = '''
         from ipc import control
 
         line.report(control.Ready(pid=os.getpid(), epoch=assignment.epoch))
+
+
+    async def leaves_it(line, assignment):
+        """It claims a task, and is over without a word about it."""
+        import os
+        from pathlib import Path
+
+        from docs_store.mailbox import Mailbox
+        from docs_store.store import Store
+        from docs_store.topology import from_data
+        from ipc import control
+
+        store = Store.open(Path(assignment.crew), topology=from_data(assignment.topology), create=False)
+        line.report(control.Ready(pid=os.getpid(), epoch=assignment.epoch))
+        while Mailbox(store, assignment.phase, assignment.epoch).claim() is None:
+            line.report(control.Idle(head=store.head))
+            while not isinstance(await line.receive(), control.Bell):
+                pass
 '''
 OWN = '[phases.{}]\nactor = "mine:Obedient"\nassess = false\n'
 QUICK = "first_delay = 0.01\nlongest_delay = 0.01\nstable_after = 0.5\n"
@@ -149,12 +169,12 @@ def test_a_run_until_idle_does_not_wait_for_a_phase_that_has_ended(
 
 
 def test_a_task_in_hand_at_a_normal_end_is_open_again(place: Shop) -> None:
-    """SystemExit(0) leaves it as it is: nobody holds it, and the end counts on it."""
-    begin(place, OWN.format("own") + 'permanence = "transient"\n')
-    given = place.ask("task", "Review: exit 0", "--to", "own")
+    """Nobody holds it, and the end counts on it."""
+    begin(place, OWN.format("own").replace("Obedient", "leaves_it") + 'permanence = "transient"\n')
+    given = place.ask("task", "Review: left", "--to", "own")
     until(place, own("ended"))
     line = next(line for line in place.read("crew/OWN_READ.md").splitlines() if given["id"] in line)
-    assert line.startswith("- [ ] Review: exit 0")
+    assert line.startswith("- [ ] Review: left")
     assert place.records("epoch")[-1]["data"]["died"] is True
 
 

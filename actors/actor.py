@@ -122,9 +122,10 @@ class Actor:
         self.assignment = assignment
         self.topology = topology
         self.orders = Orders()
+        self.retired = False
 
     async def run(self) -> None:
-        """Work until told to stop, or until a newer epoch of this phase has taken over."""
+        """Work until told to stop, until a newer epoch of this phase has taken over, or until the work is over."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen, group.cancel_scope)
             try:
@@ -141,7 +142,7 @@ class Actor:
 
     async def _work(self) -> None:
         self.line.report(Ready(pid=os.getpid(), epoch=self.assignment.epoch))
-        while self.orders.stop is None:
+        while self.orders.stop is None and not self.retired:
             turn = await self._turn()
             if self.orders.stop is not None:
                 return
@@ -193,6 +194,7 @@ class Actor:
         self.line.working_on("")
         counts = {name: count - before.get(name, 0) for name, count in self.line.counts().items()}
         self.line.report(Finished(task=task.id, head=finished.n, result=outcome.result, events=counts))
+        self.retired = context.retirement.is_set()
 
     async def _context(self, say: Callable[..., None]) -> Context:
         """Read what a cycle of this phase always reads, as of the claim."""

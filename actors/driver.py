@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 from anyio.to_thread import run_sync
 
 from docs_store.mailbox import AsyncMailbox
@@ -42,6 +43,14 @@ class Context:
     documents: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # name → text and revision, as of the claim
     news: Mapping[str, Unread] = field(default_factory=dict)  # of others' WRITE documents: since the last cycle
     options: Mapping[str, Any] = field(default_factory=dict)
+    retirement: anyio.Event = field(default_factory=anyio.Event)
+
+    def retire(self) -> None:
+        """This phase is done for good: its worker ends by itself once this task's outcome is written.
+
+        That is a normal exit: whether the phase is started again is `permanence`'s in `supervisor.toml`.
+        """
+        self.retirement.set()
 
     @property
     def project(self) -> Mapping[str, Any]:

@@ -113,11 +113,12 @@ class ProbeDriver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """What one cycle wrote: its report, its messages as they were posted; and the events it emitted."""
+    """What one cycle wrote: its report and its messages as posted; what events it emitted; whether it `retired`."""
 
     report: Report
     posts: tuple[Message, ...]
     events: tuple[Mapping[str, Any], ...]
+    retired: bool = False
 
 
 async def rehearse(
@@ -157,7 +158,7 @@ async def rehearse(
     )
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(loop.run)
+            group.start_soon(_run, loop, group.cancel_scope)
             await line.heard(Idle)
             line.tell(Stop(grace=1.0))
     except ExceptionGroup as errors:
@@ -168,7 +169,13 @@ async def rehearse(
     after = await run_sync(store.refresh)
     report = next(report for report in after.reports if report.task == posted.id)
     posts = tuple(after.messages[one] for one in report.posts)
-    return Rehearsal(report=report, posts=posts, events=tuple(line.emitter.events))
+    return Rehearsal(report=report, posts=posts, events=tuple(line.emitter.events), retired=loop.retired)
+
+
+async def _run(loop: Actor, waiting: anyio.CancelScope) -> None:
+    """One that retires reports no idleness: nobody waits for it."""
+    await loop.run()
+    waiting.cancel()
 
 
 def _prepared(folder: Path, topology: Topology) -> Store:

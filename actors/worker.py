@@ -329,7 +329,10 @@ def main() -> NoReturn:
     except Exception:  # noqa: BLE001 - whatever it is, it is why this worker cannot start
         reports.put(control.Trouble(what="start", text=_last_part(traceback.format_exc())))
         code = EXIT_START_FAILED
-    except BaseException:  # noqa: BLE001 - a SystemExit that somebody's code raised inside the loop
+    except SystemExit as error:  # somebody's code raised it in a task of its own: the loop has ended at once
+        code, text = _asked_code(error)
+        reports.put(control.Trouble(what="crash", text=text))
+    except BaseException:  # noqa: BLE001 - whatever it is, nobody below wanted it
         reports.put(control.Trouble(what="crash", text=_last_part(traceback.format_exc())))
         code = EXIT_CRASHED
     reports.close(1.0)
@@ -575,6 +578,12 @@ async def _live(
         sys.stderr.write(text)
         channel.report(control.Trouble(what="crash" if channel.ready else "start", text=_last_part(text)))
         code = EXIT_CRASHED if channel.ready else EXIT_START_FAILED
+    except BaseException as error:
+        cause = _single(error)
+        if not isinstance(cause, SystemExit):
+            raise
+        code, text = _asked_code(cause)
+        channel.report(control.Trouble(what="crash" if channel.ready else "start", text=text))
     # Beside the loop, and acks are still heard. What is not durable by then is in the spool.
     await asyncio.to_thread(emitter.drain, channel.time_left(LAST_WORDS))
     emitter.close()
@@ -637,7 +646,16 @@ def _last_part(text: str) -> str:
     return text if len(text) <= MOST_TEXT else "…" + text[-MOST_TEXT:]
 
 
-def _single(error: Exception) -> BaseException:
+def _asked_code(error: SystemExit) -> tuple[int, str]:
+    """The exit code that the actor's code wants, and what to say about it; never 0.
+
+    An exit somewhere below, a tool's after its help, is no orderly end: that is said by `Context.retire`.
+    """
+    code = error.code & 0xFF if isinstance(error.code, int) else 0
+    return code or EXIT_CRASHED, _last_part("".join(traceback.format_exception(error)))
+
+
+def _single(error: BaseException) -> BaseException:
     """The error itself where a task group wraps just one."""
     found: BaseException = error
     while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:

@@ -19,6 +19,7 @@ from docs_store.messages import SUPERVISOR, USER
 from docs_store.topology import DEFAULT, STRATEGIC, Phase, Topology
 
 from .exits import Exit, UserError
+from .restart import Permanence
 
 FILE = "supervisor.toml"
 FORMAT = 1  # of the file
@@ -85,7 +86,20 @@ rollout = 1.0             # share of audits whose events travel by the queue; QU
 # interval = 0.0          # seconds between two cycles started without a message; 0: never
 # task_time = 0.0         # seconds a task may take; 0: no limit
 # memory_mb = 0           # what its worker and all that it has started may hold; 0: no limit
+# permanence = "permanent" # "transient": not started again after a normal exit; "temporary": never started again
+# final_exit_codes = []   # an exit with one of these that nobody asked for gives the phase up at once
 # options = {}            # handed to the driver as they are
+
+# [phases.planning.restart] # limits of its own, each as in [restart] unless it stands here:
+                          # restarts, within, start_failures, first_delay, longest_delay, stable_after
+
+# [phases.planning.probe] # asks a ready worker from outside whether it is well; `supervisor trust` comes first
+# command = []            # a command and its arguments: exit code 0 says yes
+# every = 10.0            # seconds from one to the next
+# timeout = 5.0           # seconds until it is ended, which says no
+# failures = 3            # so many times no in a row, and …
+# on_failure = "restart"  # … the worker is ended, and started again as above; or "warn"
+# start_grace = 10.0      # seconds from ready to the first
 
 [phases.developer]
 
@@ -205,13 +219,41 @@ class NotifyConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseRestartConfig:
+    """Limits of one phase's own; None is what `RestartConfig` says. Times in seconds."""
+
+    restarts: int | None = None
+    within: float | None = None
+    start_failures: int | None = None
+    first_delay: float | None = None
+    longest_delay: float | None = None
+    stable_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeConfig:
+    """A command that says from outside whether a worker is well; an empty one: nobody asks. Times in seconds.
+
+    It is run `start_grace` after ready, and again every `every`; so many `failures` in a row (another exit code than 0,
+    or none within `timeout`) and `on_failure` is done.
+    """
+
+    command: tuple[str, ...] = ()
+    every: float = 10.0
+    timeout: float = 5.0
+    failures: int = 3
+    on_failure: OnVerdict = "restart"
+    start_grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseConfig:
     """One phase. `actor` is a dotted path `package.module:Class` for an actor of the user's own.
 
     `after` names phases: it is started once those are ready, or given up. `assess`: a run's start and a change of the
     repository ask it to look at everything (for a phase of the user's own). `interval` (seconds, 0 for never) starts a
-    cycle without a message; `task_time` (seconds) and `memory_mb` are limits, 0 for none; `options` go to the driver as
-    they are.
+    cycle without a message; `task_time` (seconds) and `memory_mb` are limits, 0 for none; `permanence` and
+    `final_exit_codes` say what an exit means for a next start; `options` go to the driver as they are.
     """
 
     key: str
@@ -222,7 +264,11 @@ class PhaseConfig:
     interval: float = 0.0
     task_time: float = 0.0
     memory_mb: int = 0
+    permanence: Permanence = "permanent"
+    final_exit_codes: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    restart: PhaseRestartConfig = PhaseRestartConfig()
+    probe: ProbeConfig = ProbeConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +291,11 @@ class Config:
         """What the file names that would be run, as `key = value`; if any, `supervisor trust` comes first."""
         found = [f"project.python = {self.project.python}"] if self.project.python else []
         found += [f"phases.{key}.actor = {phase.actor}" for key, phase in self.phases.items() if phase.actor]
+        found += [
+            f"phases.{key}.probe.command = {' '.join(phase.probe.command)}"
+            for key, phase in self.phases.items()
+            if phase.probe.command
+        ]
         found += [f"notify.command = {' '.join(self.notify.command)}"] if self.notify.command else []
         found += [f"notify.webhook = {self.notify.webhook}"] if self.notify.webhook else []
         return tuple(found)
@@ -323,6 +374,14 @@ def strings(value: object) -> tuple[str, ...]:
     return tuple(items)
 
 
+def exit_codes(value: object) -> tuple[int, ...]:
+    """A list of exit codes that are no success."""
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, int) and not isinstance(item, bool) and 1 <= item <= 255 for item in items):
+        raise UnfitError(f"must be a list of exit codes from 1 to 255 such as [78], not {_shown(value)}")
+    return tuple(items)
+
+
 def yes_or_no(value: object) -> bool:
     """True or false."""
     if not isinstance(value, bool):
@@ -358,8 +417,8 @@ SECTIONS: Mapping[str, Mapping[str, Check]] = {
         "crew_restarts": whole(0, 100_000),
         "within": number(above=0.0),
         "start_failures": whole(0, 1000),
-        "first_delay": number(),
-        "longest_delay": number(),
+        "first_delay": number(above=0.0),
+        "longest_delay": number(above=0.0),
         "stable_after": number(),
         "deaths": whole(1, 100),
     },
@@ -385,7 +444,20 @@ PHASE: Mapping[str, Check] = {
     "interval": number(),
     "task_time": number(),
     "memory_mb": whole(0, 1 << 20),
+    "permanence": one_of("permanent", "transient", "temporary"),
+    "final_exit_codes": exit_codes,
     "options": table,
+}
+PHASE_TABLES: Mapping[str, Mapping[str, Check]] = {
+    "restart": {name: SECTIONS["restart"][name] for name in PhaseRestartConfig.__dataclass_fields__},
+    "probe": {
+        "command": strings,
+        "every": number(above=0.0),
+        "timeout": number(above=0.0),
+        "failures": whole(1, 1000),
+        "on_failure": one_of("restart", "warn"),
+        "start_grace": number(),
+    },
 }
 OWN_PHASE: Mapping[str, Check] = {
     **PHASE,
@@ -444,6 +516,7 @@ class _Reader:
         if first > restart.get("longest_delay", RestartConfig().longest_delay):
             self.wrong(("restart", "first_delay"), "must not be longer than restart.longest_delay")
         phases, topology = self.phases(document)
+        self.check_delays(restart, phases)
         for key, waits in phases.items():
             for other in waits.after:
                 if other not in phases:
@@ -478,7 +551,7 @@ class _Reader:
         for key in given:
             path = ("phases", key)
             if key in known:
-                configs[key] = PhaseConfig(key=key, **self.section(given, path, PHASE))
+                configs[key] = PhaseConfig(key=key, **self.phase(given, path, PHASE))
                 continue
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", key) or key in RESERVED:
                 self.wrong(
@@ -490,7 +563,7 @@ class _Reader:
             if near and isinstance(given[key], dict) and "actor" not in given[key]:
                 self.wrong(path, f"is no phase of the crew, and names no actor to make it one{near}")
                 continue
-            values = self.section(given, path, OWN_PHASE)
+            values = self.phase(given, path, OWN_PHASE)
             if isinstance(given[key], dict) and "actor" not in given[key]:
                 self.wrong(path, 'is a phase of your own and needs actor = "package.module:Class"')
             prefix = values.pop("prefix", key.upper())
@@ -508,6 +581,44 @@ class _Reader:
         own = [replace(phase, readers=self.readers(phase, configs)) for phase in own]
         return configs, Topology(phases=(*DEFAULT.phases, *own)) if own else DEFAULT
 
+    def phase(self, given: Mapping[str, Any], path: Path, checks: Mapping[str, Check]) -> dict[str, Any]:
+        """The values of one phase's table, with those of the tables in it."""
+        values = self.section(given, path, {**checks, **dict.fromkeys(PHASE_TABLES, table)})
+        inner = {
+            name: self.section(values, (*path, name), PHASE_TABLES[name]) for name in PHASE_TABLES if name in values
+        }
+        if "restart" in inner:
+            values["restart"] = PhaseRestartConfig(**inner["restart"])
+        if "probe" in inner:
+            usual = ProbeConfig().timeout
+            usual = min(usual, inner["probe"].get("every", usual))
+            values["probe"] = ProbeConfig(**{"timeout": usual, **inner["probe"]})
+            self.check_probe((*path, "probe"), given[path[-1]]["probe"], values["probe"])
+        if values.get("permanence") == "temporary":
+            for name in ("final_exit_codes", "restart"):
+                if inner.get(name) or (name not in inner and values.get(name)):
+                    self.wrong((*path, name), "has no use here: a temporary phase is never started again")
+        return values
+
+    def check_probe(self, path: Path, given: Mapping[str, Any], probe: ProbeConfig) -> None:
+        """A probe has something to run, and is over before the next."""
+        if given and "command" not in given:
+            self.wrong(path, 'needs command = ["…"], which says by its exit code whether the worker is well')
+        if probe.timeout > probe.every:
+            self.wrong((*path, "timeout"), f"must not be longer than every ({probe.every:g} s): one runs at a time")
+
+    def check_delays(self, general: Mapping[str, Any], phases: Mapping[str, PhaseConfig]) -> None:
+        """No first delay is longer than the longest, with what a phase takes from [restart]."""
+        usual = RestartConfig(**{name: general[name] for name in ("first_delay", "longest_delay") if name in general})
+        for key, phase in phases.items():
+            own = phase.restart
+            first = usual.first_delay if own.first_delay is None else own.first_delay
+            longest = usual.longest_delay if own.longest_delay is None else own.longest_delay
+            if first > longest and (own.first_delay, own.longest_delay) != (None, None):
+                name = "longest_delay" if own.first_delay is None else "first_delay"
+                what = f"the first delay would be {first:g} s and the longest {longest:g} s"
+                self.wrong(("phases", key, "restart", name), f"does not fit: {what}")
+
     def readers(self, phase: Phase, known: Collection[str]) -> tuple[str, ...]:
         """Those phases named as its document's readers that can be; the others are noted."""
         path = ("phases", phase.key, "readers")
@@ -521,7 +632,7 @@ class _Reader:
     def section(self, parent: Mapping[str, Any], path: Path, checks: Mapping[str, Check]) -> dict[str, Any]:
         """The values of one table that pass; what does not is noted."""
         given = parent.get(path[-1], {})
-        if not isinstance(given, dict):
+        if not isinstance(given, Mapping):
             self.wrong(path, f"must be a table [{'.'.join(path)}], not {_shown(given)}")
             return {}
         values: dict[str, Any] = {}

@@ -59,6 +59,7 @@ LOOKS: Final[Mapping[PhaseState, tuple[str, str, str]]] = {
     "blocked": ("◆", "!", "bold yellow"),
     "stopping": ("◌", "~", "dim"),
     "stopped": ("·", ".", "dim"),
+    "ended": ("■", "#", "dim"),
     "quarantined": ("✕", "X", "bold red"),
 }
 STYLES: Final[Mapping[str, str]] = {

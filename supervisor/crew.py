@@ -7,7 +7,7 @@ again (`restart`), whether the run may end (`quiescence`) and what a document ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
@@ -23,9 +23,23 @@ from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew
 from .config import Config
 from .desk import Desk
 from .documents import ASSESSORS, Delivered, Documents, EndFacts, Look
-from .letters import Brought, Commanded, Interrupt, Judged, Letter, Looked, Mailbox, Measured, Moved, Plan, Tick
+from .letters import (
+    Brought,
+    Commanded,
+    Interrupt,
+    Judged,
+    Letter,
+    Looked,
+    Mailbox,
+    Measured,
+    Moved,
+    Plan,
+    ProbeAnswered,
+    Tick,
+)
 from .notify import Notifier
 from .orders import carry_out
+from .prober import Prober
 from .quiescence import End, Facts, judge
 from .rhythm import until_next
 from .seat import Seat
@@ -72,7 +86,9 @@ class Crew:
         plan: Plan,
         notifier: Notifier,
         transport: Transport,
+        marks: Mapping[str, str],
     ) -> None:
+        """`marks` are in the environment of whatever the crew starts."""
         self.workspace = workspace
         self.config = config
         self.documents = documents
@@ -115,6 +131,15 @@ class Crew:
             policy=liveness_policy(config.liveness),
             every=self._tick_every,
             start=self._start,
+        )
+        self.prober = Prober(
+            seats=self.seats,
+            plane=plane,
+            mailbox=self.mailbox,
+            folder=workspace.root,
+            marks=marks,
+            start=self._start,
+            condemn=self.vigil.condemn,
         )
         self._documents_due = anyio.Event()
         self._readied = anyio.Event()
@@ -178,7 +203,7 @@ class Crew:
     @staticmethod
     def _can_work(seat: Seat) -> bool:
         """Whether nobody has to wait for it any longer."""
-        return seat.facts().present or seat.state == "quarantined"
+        return seat.facts().present or seat.is_down
 
     async def _open(self) -> None:
         """Documents and files first, so that nobody works on something older than what the user sees."""
@@ -246,6 +271,8 @@ class Crew:
                     seat = self.seats[key]
                     if seat.child is not None and seat.child.pid == pids[key]:
                         seat.held = size
+            case ProbeAnswered():
+                self.prober.heard(letter)
             case Commanded(pending=pending):
                 self._commanded(pending)
             case _:
@@ -316,6 +343,8 @@ class Crew:
         self.succession.reconfigure(config)
         self.vigil.policy = liveness_policy(config.liveness)
         for seat in self.seats.values():
+            if seat.config.probe != config.phases[seat.key].probe:
+                seat.probes, seat.unwell = seat.probes.anew(), ""
             seat.config = config.phases[seat.key]
 
     def status(self) -> CrewStatus:
@@ -584,6 +613,7 @@ class Crew:
         now = anyio.current_time()
         self._wake_waiting()  # one of them may have been given up
         self.vigil.look(now)
+        self.prober.look(now)
         for seat in self.seats.values():
             self._maybe_assess(seat, now)
         self._tell_manager(now)
@@ -656,7 +686,7 @@ class Crew:
             self._moved(facts.head)
 
     def _may_start(self, seat: Seat) -> bool:
-        return seat.state != "quarantined"
+        return not seat.is_down
 
     # -- stopping
 

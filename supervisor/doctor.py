@@ -158,6 +158,7 @@ def _workspace(workspace: Workspace) -> Iterator[Check]:
     yield disk(shutil.disk_usage(workspace.root).free, workspace.root)
     if config is not None:
         yield interpreter(workspace, config)
+        yield from probes(workspace, config)
     pid = holder(workspace)
     yield Check("supervisor", "ok", f"runs as process {pid}" if pid else "none runs here now")
     if config is not None:
@@ -202,6 +203,21 @@ def interpreter(workspace: Workspace, config: Config) -> Check:
             if (workspace.root / name / path_in).exists():
                 return Check("project", "ok", f"tests run with {name}/{path_in}")
     return Check("project", "warning", f"has no .venv: its tests run with the supervisor's own {sys.executable}")
+
+
+def probes(workspace: Workspace, config: Config) -> Iterator[Check]:
+    """Whether the programs that probes run are there: one that cannot be started says nothing about its phase."""
+    asked = {key: phase.probe.command[0] for key, phase in config.phases.items() if phase.probe.command}
+    missing = {
+        key: name
+        for key, name in asked.items()
+        if shutil.which(name) is None and shutil.which(workspace.root / name) is None
+    }
+    for key, name in missing.items():
+        text = f"phases.{key}.probe.command: {name!r} is no program here; nobody would be asked"
+        yield Check("probes", "warning", text, "correct supervisor.toml")
+    if asked and not missing:
+        yield Check("probes", "ok", ", ".join(asked.values()))
 
 
 def documents(workspace: Workspace, config: Config) -> Check:

@@ -132,6 +132,7 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
                     plan=plan,
                     notifier=notifier,
                     transport=transport,
+                    marks=marks,
                 )
                 crews.append(crew)
                 shown = anyio.Event()

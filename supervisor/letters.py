@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from .child import Exited, Reported
+from .child import Child, Exited, Reported
 from .commands import Pending
 from .documents import Delivered, EndFacts, Look
+from .probes import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,21 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    """A probe of that worker has ended."""
+
+    child: Child
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class Commanded:
     """A person wants something, and waits for the reply."""
 
     pending: Pending
 
 
-Letter = Reported | Exited | Moved | Looked | Brought | Judged | Interrupt | Tick | Measured | Commanded
+Letter = Reported | Exited | Moved | Looked | Brought | Judged | Interrupt | Tick | Measured | ProbeAnswered | Commanded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

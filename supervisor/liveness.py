@@ -26,6 +26,7 @@ State = Literal[
     "no progress",
     "over time",
     "over memory",
+    "unhealthy",
 ]
 Action = Literal["none", "warn", "restart"]
 

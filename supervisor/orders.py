@@ -76,7 +76,8 @@ async def _restart_all(crew: Crew) -> Reply:
     """One that does not get ready ends it: then something is wrong that would end the others, too."""
     done: list[str] = []
     await crew.standby.refresh()  # a program that was installed meanwhile is what the new ones run
-    keys = list(crew.seats)
+    ended = [key for key, seat in crew.seats.items() if seat.state == "ended"]  # their work is done
+    keys = [key for key in crew.seats if key not in ended]
     for n, key in enumerate(keys):
         seat = crew.seats[key]
         reply = await _restart(crew, key)
@@ -88,11 +89,9 @@ async def _restart_all(crew: Crew) -> Reply:
             )
             return Reply(ok=False, text=text, data={"restarted": done, "failed": key, "left": left})
         done.append(key)
-    return Reply(
-        ok=True,
-        text=f"all have new workers, each ready before the next was touched: {', '.join(done)}",
-        data={"restarted": done},
-    )
+    text = f"all have new workers, each ready before the next was touched: {', '.join(done)}"
+    text += f"; {', '.join(ended)} had ended, and stays so" if ended else ""
+    return Reply(ok=True, text=text, data={"restarted": done})
 
 
 async def _reload(crew: Crew) -> Reply:

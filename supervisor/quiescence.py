@@ -1,8 +1,8 @@
 """Whether a run that should end when idle may end now: a pure decision over facts taken in one hold of the lock.
 
-SPEC §3: every phase that is neither quarantined nor paused has reported idle at the history's present head, nothing is
-claimed, restarting or half-imported, nothing waits for delivery, and the event plane is drained. What waits for the
-user does not hold the run; it only shows in the exit code.
+SPEC §3: every phase that is neither quarantined, ended nor paused has reported idle at the history's present head,
+nothing is claimed, restarting or half-imported, nothing waits for delivery, and the event plane is drained. What waits
+for the user does not hold the run; it only shows in the exit code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Seat:
     """One phase as the end sees it: `idle` is the head that its last idle report named, None if it has none."""
 
     present: bool  # a live worker, past its start
-    excused: bool  # quarantined or paused
+    excused: bool  # quarantined, paused, or ended for good
     idle: int | None
 
 

@@ -108,9 +108,11 @@ def _time(iso: str) -> datetime:
 
 
 def _gave_up(event: Recorded) -> bool:
-    """A decision on a child that was neither asked to go nor is started again."""
+    """A decision on a child that was neither asked to go nor is started again, and had not ended for good."""
     inputs = event.summary
-    return event.step == "decision" and "restarts_allowed" in inputs and "delay" not in inputs and not inputs["asked"]
+    if event.step != "decision" or "restarts_allowed" not in inputs or "delay" in inputs:
+        return False
+    return not inputs["asked"] and not inputs.get("ended")
 
 
 def _busy(events: Sequence[Recorded]) -> float:

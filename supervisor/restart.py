@@ -9,7 +9,7 @@ ones wait longer and longer, with full jitter, until it runs stably again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -21,13 +21,15 @@ Permanence = Literal["permanent", "transient", "temporary"]
 class RestartPolicy:
     """When one child is started again. Times in seconds.
 
-    More than `restarts` restarts within `within` is giving up; so are more than `start_failures` failed starts in a
-    row. A run that got ready and lasted `stable_after` makes the next restart immediate; the ones that follow an
-    unstable run wait up to `first_delay`, doubling to `longest_delay`. An impossible policy raises ValueError, which
-    names every mistake.
+    A permanent child always is, a transient one unless it ended normally, a temporary one never. An exit that nobody
+    asked for with one of `final_exit_codes` is giving up at once, whatever is allowed else. More than `restarts`
+    restarts within `within` is giving up; so are more than `start_failures` failed starts in a row. A run that got
+    ready and lasted `stable_after` makes the next restart immediate; the ones that follow an unstable run wait up to
+    `first_delay`, doubling to `longest_delay`. An impossible policy raises ValueError, which names every mistake.
     """
 
     permanence: Permanence = "permanent"
+    final_exit_codes: tuple[int, ...] = ()
     restarts: int = 5
     within: float = 60.0
     start_failures: int = 3
@@ -38,6 +40,7 @@ class RestartPolicy:
     def __post_init__(self) -> None:
         mistakes = [
             *_not_one_of("permanence", self.permanence, get_args(Permanence)),
+            *(f"final_exit_codes cannot have {code}" for code in self.final_exit_codes if code == 0),
             *_below("restarts", self.restarts, 0),
             *_below("start_failures", self.start_failures, 0),
             *_not_positive("within", self.within),
@@ -76,7 +79,7 @@ class Exit:
     """One child's end. `code` is negative for a signal; `ran_for` counts from its start, in seconds.
 
     `ready` says that it got as far as ready: an exit before that is a failed start, not a crash. `asked` says that we
-    wanted it to go.
+    wanted it to go, `judged` that we ended it for a verdict, so that its code says nothing.
     """
 
     child: str
@@ -84,6 +87,12 @@ class Exit:
     ready: bool
     ran_for: float
     asked: bool = False
+    judged: bool = False
+
+    @property
+    def is_normal(self) -> bool:
+        """It ended by itself, and said that all was well."""
+        return self.code == 0 and self.ready and not self.judged
 
     @property
     def text(self) -> str:
@@ -119,11 +128,15 @@ class History:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartAgain:
-    """Start `children` (in start order, the exited one among them) at `at`; the others of them are stopped first."""
+    """Start `children` (in start order, the exited one among them) at `at`; the others of them are stopped first.
+
+    `ended` are temporary ones that the strategy stops with them: they are not started again.
+    """
 
     at: float
     delay: float
     children: tuple[str, ...]
+    ended: tuple[str, ...]
     history: History
     reason: str
     inputs: Mapping[str, Any]
@@ -131,10 +144,10 @@ class StartAgain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp:
-    """Do not start `child` again until a person says so. `scope` says whose limit was passed."""
+    """Do not start `child` again until a person says so. `scope`: whose limit was passed, or a final exit."""
 
     child: str
-    scope: Literal["child", "crew"]
+    scope: Literal["child", "crew", "exit"]
     history: History
     reason: str
     inputs: Mapping[str, Any]
@@ -142,7 +155,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveStopped:
-    """It was meant to end: asked to, or done with its work."""
+    """It was asked to end."""
 
     child: str
     history: History
@@ -150,7 +163,17 @@ class LeaveStopped:
     inputs: Mapping[str, Any]
 
 
-Decision = StartAgain | GiveUp | LeaveStopped
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveEnded:
+    """It is done with its work, and by its permanence stays down until a person says otherwise; nothing is wrong."""
+
+    child: str
+    history: History
+    reason: str
+    inputs: Mapping[str, Any]
+
+
+Decision = StartAgain | GiveUp | LeaveStopped | LeaveEnded
 
 
 def after_exit(
@@ -162,8 +185,12 @@ def after_exit(
     order: tuple[str, ...],
     now: float,
     jitter: float,
+    temporary: Collection[str] = (),
 ) -> Decision:
-    """What to do about that exit. `order` is the start order; `jitter` a chance in [0, 1]; `now` is monotonic."""
+    """What to do about that exit of a child with that `policy`. `order` is the start order.
+
+    `temporary` are the children that are; `jitter` is a chance in [0, 1], `now` monotonic.
+    """
     if not 0.0 <= jitter <= 1.0:
         raise ValueError(f"jitter must be within 0 and 1, not {jitter!r}")
     if exit_.child not in order:
@@ -179,6 +206,7 @@ def after_exit(
         "ready": exit_.ready,
         "ran_for": exit_.ran_for,
         "asked": exit_.asked,
+        "judged": exit_.judged,
         "permanence": policy.permanence,
         "strategy": crew.strategy,
         "stable": stable,
@@ -194,16 +222,19 @@ def after_exit(
         "jitter": jitter,
     }
 
-    if exit_.asked or not _wants_restart(exit_, policy.permanence):
-        return LeaveStopped(
-            child=exit_.child,
-            history=_remember(history, exit_.child, ChildHistory(restarts=recent), crew_recent),
-            reason=f"{exit_.text}, as it was asked to." if exit_.asked else _meant_to_end(exit_, policy),
-            inputs=inputs,
+    gone = _remember(history, exit_.child, ChildHistory(restarts=recent), crew_recent)
+    if exit_.asked:
+        reason = f"{exit_.text}, as it was asked to."
+        return LeaveStopped(child=exit_.child, history=gone, reason=reason, inputs=inputs)
+    if exit_.is_normal and policy.permanence != "permanent":
+        return LeaveEnded(
+            child=exit_.child, history=gone, reason=_meant_to_end(exit_, policy), inputs={**inputs, "ended": True}
         )
 
     here = ChildHistory(restarts=recent, unstable=past.unstable, start_failures=failures)
-    given_up = _limit_passed(exit_, recent=recent, crew_recent=crew_recent, failures=failures, policy=policy, crew=crew)
+    given_up = _final(exit_, policy) or _limit_passed(
+        exit_, recent=recent, crew_recent=crew_recent, failures=failures, policy=policy, crew=crew
+    )
     if given_up is not None:
         scope, reason = given_up
         kept = _remember(history, exit_.child, here, crew_recent)
@@ -212,11 +243,14 @@ def after_exit(
     unstable = 0 if stable else past.unstable + 1
     ceiling = backoff(unstable, policy)
     delay = ceiling * jitter
-    together = _together(exit_.child, order, crew.strategy)
+    affected = _together(exit_.child, order, crew.strategy)
+    ended = tuple(child for child in affected if child in temporary and child != exit_.child)
+    together = tuple(child for child in affected if child not in ended)
     return StartAgain(
         at=now + delay,
         delay=delay,
         children=together,
+        ended=ended,
         history=_remember(
             history,
             exit_.child,
@@ -237,14 +271,13 @@ def backoff(unstable: int, policy: RestartPolicy) -> float:
     return min(policy.longest_delay, policy.first_delay * 2.0 ** min(unstable - 1, 64))
 
 
-def _wants_restart(exit_: Exit, permanence: Permanence) -> bool:
-    match permanence:
-        case "permanent":
-            return True
-        case "transient":
-            return exit_.code != 0 or not exit_.ready
-        case "temporary":
-            return False
+def _final(exit_: Exit, policy: RestartPolicy) -> tuple[Literal["exit"], str] | None:
+    """Why there is nothing to try, whatever the limits say."""
+    if exit_.code in policy.final_exit_codes and not exit_.judged:
+        return "exit", f"{exit_.text}; that code is final for it ({', '.join(map(str, policy.final_exit_codes))})."
+    if policy.permanence == "temporary":
+        return "exit", f"{exit_.text}; as a temporary child it is never restarted."
+    return None
 
 
 def _limit_passed(
@@ -284,8 +317,10 @@ def _together(child: str, order: tuple[str, ...], strategy: Strategy) -> tuple[s
 
 
 def _meant_to_end(exit_: Exit, policy: RestartPolicy) -> str:
-    why = "it had finished" if policy.permanence == "transient" else "it is never restarted"
-    return f"{exit_.text}; as a {policy.permanence} child it stays down: {why}."
+    return (
+        f"{exit_.text}; it had finished, and as a {policy.permanence} child it stays down "
+        f"(`supervisor restart {exit_.child}` starts it again)."
+    )
 
 
 def _start_again_text(

@@ -15,6 +15,7 @@ from ipc import control
 from .child import Child
 from .config import PhaseConfig
 from .liveness import Vitals
+from .probes import Probes
 from .quiescence import Seat as SeatFacts
 from .status import PhaseState, PhaseStatus
 from .watch import Limits
@@ -48,6 +49,8 @@ class Seat:
     held: int = 0  # bytes of memory of its tree, where that has a limit
     verdict: str = ""  # the last one that was worth a word
     condemned: str = ""  # why it was ended by us, unasked
+    probes: Probes = field(default_factory=Probes)  # of the present worker
+    unwell: str = ""  # what they say against it, where that is only worth a word
     asking: bool = False  # the system is being asked about it
     moving: bool = False  # between two workers: somebody is already seeing to it
     hurry: anyio.Event = field(default_factory=anyio.Event)  # set: do not wait any longer before the next worker
@@ -56,6 +59,17 @@ class Seat:
     @property
     def key(self) -> str:
         return self.phase.key
+
+    @property
+    def is_down(self) -> bool:
+        """It has no worker and gets none before a person says so: given up, or ended for good."""
+        return self.state in ("quarantined", "ended")
+
+    def vacate(self, state: PhaseState, detail: str) -> None:
+        """Nobody sits here any more, and nobody is on the way."""
+        self.state, self.detail, self.child = state, detail, None
+        self.unwell, self.moving = "", False
+        self.emptied()
 
     @property
     def limits(self) -> Limits:
@@ -71,10 +85,12 @@ class Seat:
             self.vitals = self.vitals.after_stall(now)
         if self.claimed_at is not None:
             self.claimed_at = min(now, self.claimed_at + away)
+        self.probes = self.probes.after_stall(away)
 
     def seated(self, child: Child, epoch: int, mode: str, reason: str, *, now: float) -> None:
         """A new worker took the place."""
         self.vitals, self.verdict, self.condemned, self.held = Vitals(started_at=now), "", "", 0
+        self.probes, self.unwell = Probes(), ""
         self.child, self.epoch, self.mode, self.mode_reason = child, epoch, mode, reason
         self.state = "starting"
         self.emptied()
@@ -93,6 +109,7 @@ class Seat:
                 self.state = "paused" if self.paused else "ready"
                 self.detail = ""
                 self.last_beat = now
+                self.probes = self.probes.ready(now)
             case control.Claimed(task=task, attempt=attempt, text=text):
                 self.state, self.idle = "working", None
                 self.mode, self.mode_reason = message.mode or self.mode, message.reason or self.mode_reason
@@ -117,7 +134,7 @@ class Seat:
         """What the end of a run depends on."""
         return SeatFacts(
             present=self.child is not None and self.child.is_ready and self.child.exited is None and not self.moving,
-            excused=self.state == "quarantined" or self.paused,
+            excused=self.is_down or self.paused,
             idle=self.idle,
         )
 
@@ -135,5 +152,5 @@ class Seat:
             mode=self.mode,
             mode_reason=self.mode_reason,
             step=self.step,
-            detail=self.detail,
+            detail=self.detail or self.unwell,
         )

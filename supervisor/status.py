@@ -19,7 +19,7 @@ from .exits import Exit
 from .workspace import NewerFormatError, Workspace, write_text
 
 PhaseState = Literal[
-    "starting", "ready", "working", "backoff", "paused", "blocked", "stopping", "stopped", "quarantined"
+    "starting", "ready", "working", "backoff", "paused", "blocked", "stopping", "stopped", "ended", "quarantined"
 ]
 FORMAT = 1  # of the file that keeps the last status
 PHASE_STATES: tuple[PhaseState, ...] = get_args(PhaseState)

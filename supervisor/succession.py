@@ -6,26 +6,39 @@ that takes time runs in a task of its own, and what it changes for others comes 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import anyio
 
+from docs_store.replay import held
 from docs_store.topology import as_data
 from ipc import control
 from ipc.process import SpawnError
 
 from .child import Child, ChildGoneError, Exited, new_nonce
-from .config import Config
+from .config import Config, PhaseConfig, RestartConfig
 from .desk import Desk
 from .documents import Documents
 from .journal import JournalError
 from .letters import Mailbox, Moved, Tick
-from .restart import CrewPolicy, Decision, GiveUp, History, LeaveStopped, RestartPolicy, StartAgain, after_exit
+from .restart import (
+    CrewPolicy,
+    Decision,
+    GiveUp,
+    History,
+    LeaveEnded,
+    LeaveStopped,
+    RestartPolicy,
+    StartAgain,
+    after_exit,
+)
 from .seat import Seat
 from .transport import Transport
 from .watch import idle_beats
@@ -87,7 +100,7 @@ class Succession:
     def reconfigure(self, config: Config) -> None:
         """Take over what the next start and the next decision depend on."""
         self._config = config
-        self._policy, self._crew_policy = policies(config)
+        self._policies, self._crew_policy = policies(config)
 
     def forget(self, phase: str) -> None:
         """A person asked for a new start: the phase's past no longer counts against it."""
@@ -122,13 +135,14 @@ class Succession:
                 seat.moving = False
                 return
             decision = after_exit(
-                fact.as_exit(seat.key),
+                replace(fact.as_exit(seat.key), judged=bool(seat.condemned)),
                 history=self._history,
-                policy=self._policy,
+                policy=self._policies[seat.key],
                 crew=self._crew_policy,
                 order=tuple(self.seats),
                 now=anyio.current_time(),
                 jitter=random.random(),  # noqa: S311 - spreads restarts, guards no secret
+                temporary=[key for key, policy in self._policies.items() if policy.permanence == "temporary"],
             )
             self._history = decision.history
             await self._follow(seat, fact, decision, tree)
@@ -163,14 +177,15 @@ class Succession:
                 because = f"{seat.condemned}; {decision.reason}" if seat.condemned else decision.reason
                 await self.seat(seat, died=not fact.asked, reason=because, tree=tree)
             case GiveUp():
-                seat.state, seat.detail, seat.child = "quarantined", decision.reason, None
-                seat.emptied()
-                seat.moving = False
+                seat.vacate("quarantined", decision.reason)
                 text = f"{decision.reason}\n{fact.text}".strip()
                 await self._desk.patiently(
                     lambda: self._documents.store.give_up(seat.key, died=not fact.asked, reason=text)
                 )
                 await self._look()
+            case LeaveEnded():
+                await self._release(seat.key, died=True, reason=decision.reason)
+                seat.vacate("ended", decision.reason)
             case LeaveStopped():
                 seat.state, seat.child = "stopped", None
                 seat.moving = False
@@ -180,19 +195,38 @@ class Succession:
     async def _replace_others(self, dead: Seat, decision: StartAgain) -> None:
         """Those that the strategy restarts together with the dead one (one_for_all, rest_for_one), in their order.
 
-        Left out: who was given up or never started, which stays with people, and who is moving already: that one gets a
-        new worker anyway. All are taken at once, so that no other death of the same moment takes them too.
+        Temporary ones are stopped with them and not started again. Left out: who was given up, has ended or never
+        started, which stays with people, and who is moving already: that one gets a new worker anyway. All are taken at
+        once, so that no other death of the same moment takes them too.
         """
-        others = [self.seats[key] for key in decision.children if key != dead.key]
+        others = [self.seats[key] for key in (*decision.ended, *decision.children) if key != dead.key]
         taken = [other for other in others if other.child is not None and not other.moving]
         for other in taken:
             other.moving = True
         for other in taken:
             if self.stopping:
                 other.moving = False
-                continue
-            self._count_restart(other)
-            await self.replace(other, decision.reason)
+            elif other.key in decision.ended:
+                await self._end(other, decision.reason)
+            else:
+                self._count_restart(other)
+                await self.replace(other, decision.reason)
+
+    async def _end(self, seat: Seat, reason: str) -> None:
+        """Stop the seat's worker together with others, and seat nobody."""
+        died = await self._dismiss(seat, reason)
+        text = f"{seat.key} was stopped with others and stays down, as a temporary child does: {reason}"
+        self._plane.record("log_entry", phase=seat.key, step="decision", detail=text)
+        await self._release(seat.key, died=died, reason=text)
+        seat.vacate("ended", text)
+
+    async def _release(self, phase: str, *, died: bool, reason: str) -> None:
+        """Give back what the last worker held: a number for nobody, in the history only, ends its epoch and claims."""
+        store = self._documents.store
+        if await self._desk.patiently(lambda: held(store.refresh(), phase)) is not None:
+            epoch = self._epochs.take()
+            await self._desk.patiently(lambda: store.start_epoch(phase, epoch, died=died, reason=reason))
+            await self._look()
 
     def _count_restart(self, seat: Seat) -> None:
         self.restarts += 1
@@ -200,21 +234,26 @@ class Succession:
 
     async def replace(self, seat: Seat, reason: str) -> None:
         """Stop the seat's worker, and seat a new one. Whoever calls this moves the seat: nobody else may."""
-        child, seat.moving = seat.child, True
-        died = False
-        if child is not None:
-            seat.child, seat.state = None, "stopping"  # its exit finds nobody: here is who sees to it
-            seat.closing.add(child.epoch)
-            died = child.exited is not None and not child.asked
-            await child.stop(2.0, reason)
-            await child.end_tree()
-            self.put_away(seat, child)
-            if child.exited is not None:
-                self._gone(child.exited)
+        died = await self._dismiss(seat, reason)
         if self.stopping:
             seat.moving = False
             return
         await self.seat(seat, died=died, reason=reason)
+
+    async def _dismiss(self, seat: Seat, reason: str) -> bool:
+        """Stop the seat's worker, if there is one; whether it had died before, unasked."""
+        child, seat.moving = seat.child, True
+        if child is None:
+            return False
+        seat.child, seat.state = None, "stopping"  # its exit finds nobody: here is who sees to it
+        seat.closing.add(child.epoch)
+        died = child.exited is not None and not child.asked
+        await child.stop(2.0, reason)
+        await child.end_tree()
+        self.put_away(seat, child)
+        if child.exited is not None:
+            self._gone(child.exited)
+        return died
 
     def put_away(self, seat: Seat, child: Child) -> None:
         """Put a worker's end on record, and begin to close its epoch."""
@@ -260,7 +299,9 @@ class Succession:
             seat.detail = str(error)
             if child is not None:
                 await self._discard(seat, child, epoch)
-            delay = self._policy.first_delay if isinstance(error, (ChildGoneError, SpawnError)) else SEAT_AGAIN
+            delay = (
+                self._policies[seat.key].first_delay if isinstance(error, (ChildGoneError, SpawnError)) else SEAT_AGAIN
+            )
             self._start(self._seat_later, seat, died, reason, delay, tree)  # it stays on the move until then
             return
         seat.moving = False
@@ -371,8 +412,9 @@ class Succession:
     def record_exit(self, seat: Seat, fact: Exited) -> None:
         """How a worker went, for `why` and the report."""
         said = fact.text.strip()
+        has_ended = self._policies[seat.key].permanence != "permanent" and fact.as_exit(seat.key).is_normal
         self._plane.record(
-            "log_entry" if fact.asked else "phase_error",
+            "log_entry" if fact.asked or has_ended else "phase_error",
             phase=seat.key,
             step="exit",
             detail=fact.as_exit(seat.key).text + (f": {_last_line(said)}" if said else ""),
@@ -391,16 +433,29 @@ def _last_line(text: str) -> str:
     return text.rpartition("\n")[2].strip()[:500]
 
 
-def policies(config: Config) -> tuple[RestartPolicy, CrewPolicy]:
-    """The restart policies that `supervisor.toml` asks for, of one phase and of the crew."""
+def policies(config: Config) -> tuple[Mapping[str, RestartPolicy], CrewPolicy]:
+    """The restart policies that `supervisor.toml` asks for, of each phase and of the crew.
+
+    Where the crew's limit is not set it is what the phases may need each for itself in the crew's time.
+    """
     restart = config.restart
-    policy = RestartPolicy(
-        restarts=restart.restarts,
-        within=restart.within,
-        start_failures=restart.start_failures,
-        stable_after=restart.stable_after,
-        first_delay=restart.first_delay,
-        longest_delay=max(restart.first_delay, restart.longest_delay),
+    its = {key: _policy(restart, phase) for key, phase in config.phases.items()}
+    most = sum(policy.restarts * max(1, math.ceil(restart.within / policy.within)) for policy in its.values())
+    crew = CrewPolicy(strategy=restart.strategy, restarts=restart.crew_restarts or most, within=restart.within)
+    return its, crew
+
+
+def _policy(restart: RestartConfig, phase: PhaseConfig) -> RestartPolicy:
+    """That phase's: its own limits, and [restart] for the rest."""
+    own = {name: value for name, value in asdict(phase.restart).items() if value is not None}
+    limits = replace(restart, **own)
+    return RestartPolicy(
+        permanence=phase.permanence,
+        final_exit_codes=phase.final_exit_codes,
+        restarts=limits.restarts,
+        within=limits.within,
+        start_failures=limits.start_failures,
+        stable_after=limits.stable_after,
+        first_delay=limits.first_delay,
+        longest_delay=max(limits.first_delay, limits.longest_delay),
     )
-    together = restart.crew_restarts or restart.restarts * len(config.topology.phases)
-    return policy, CrewPolicy(strategy=restart.strategy, restarts=together, within=restart.within)

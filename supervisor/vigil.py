@@ -71,7 +71,7 @@ class Vigil:
             seat.asking = True
             self._start(self._ask_system, seat, seat.child)
         elif verdict.action == "restart" and verdict.state != "gil held":
-            self._condemn(seat, verdict)
+            self.condemn(seat, verdict)
         if verdict.state != seat.verdict and verdict.action == "warn":
             self._record_verdict("log_entry", seat, verdict)
         if verdict.action != "restart":
@@ -85,11 +85,11 @@ class Vigil:
                 seat.vitals = seat.vitals.looked(suspended=by is not None, traced=by == "debugger")
                 verdict = judge_life(seat.vitals, self.policy, anyio.current_time())
                 if verdict.action == "restart":
-                    self._condemn(seat, verdict)
+                    self.condemn(seat, verdict)
         finally:
             seat.asking = False
 
-    def _condemn(self, seat: Seat, verdict: Verdict) -> None:
+    def condemn(self, seat: Seat, verdict: Verdict) -> None:
         """End a worker that runs and does not live, or takes too much: from there on it is a death like any other."""
         if seat.child is None or seat.condemned:
             return

@@ -52,6 +52,7 @@ KINDS: Final[Mapping[str, str]] = {
     "decision": "decision",
     "verdict": "verdict",
     "limit": "limit",
+    "probe": "probe",
     "tree": "tree",
     "switch": "mode",
     "fallback": "mode",
@@ -148,6 +149,8 @@ def sentence(step: str, detail: str, inputs: Mapping[str, Any]) -> str:
             return clean(f"Decided: {detail} {_figures(inputs)}".rstrip())
         case "decision":
             return clean(f"Decided: {detail}")
+        case "probe":
+            return clean(f"Asked from outside: {detail}")
         case "verdict" | "limit":
             return clean(f"Judged: {detail}")
         case "command":

@@ -110,7 +110,7 @@ def summary_lines(summary: Summary) -> list[tuple[str, list[str]]]:
         ),
     )
     group(
-        "Given up, because its worker kept failing",
+        "Given up",
         (f"{key}: see PLANNING_READ.md; supervisor restart {key}" for key in summary.given_up),
     )
     group("Paused by you", (f"{key}: supervisor resume {key}" for key in summary.paused))

@@ -36,6 +36,7 @@ PURE = (
     "supervisor/config.py",
     "supervisor/restart.py",
     "supervisor/liveness.py",
+    "supervisor/probes.py",
     "supervisor/quiescence.py",
     "supervisor/rollout.py",
     "supervisor/report.py",

@@ -68,7 +68,7 @@ class ErrorOut(msgspec.Struct, kw_only=True):
 
 
 class PhaseOut(msgspec.Struct, kw_only=True):
-    """One phase now; `state` is one of nine words, from starting to quarantined, `task` an id or null."""
+    """One phase now; `state` is one of ten words, from starting to quarantined, `task` an id or null."""
 
     title: str
     pid: int | None

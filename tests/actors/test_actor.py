@@ -216,6 +216,39 @@ async def test_what_policy_forbids_ends_the_worker_and_writes_nothing(tmp_path: 
     assert store.refresh().n == head + 1  # the claim
 
 
+@pytest.mark.parametrize("lockstep", [False, True])
+async def test_one_that_retires_finishes_its_task_and_ends(
+    tmp_path: Path,
+    store: Store,
+    lockstep: bool,  # noqa: FBT001 - a table
+) -> None:
+    """Its outcome is written, nothing more is claimed, and the loop is over without having been told to stop."""
+    one = store.post("user", Draft(to="developer", kind="Fix", text="one"))
+    two = store.post("user", Draft(to="developer", kind="Fix", text="two"))
+
+    async def last(_task: Task, context: Context) -> Outcome:
+        context.retire()
+        return Outcome(result="done", detail="that was all")
+
+    line = RecordingLine()
+    actor = Actor(
+        policy=DEVELOPER,
+        driver=ProbeDriver(last),
+        mailbox=AsyncMailbox(Mailbox(Store.open(tmp_path / "crew", create=False), "developer", 7)),
+        line=line,
+        assignment=assignment(tmp_path, lockstep=lockstep),
+        topology=DEFAULT,
+    )
+    line.tell(Turn(number=1))
+    with anyio.fail_after(10):
+        await actor.run()
+    state = store.refresh()
+    assert [state.messages[posted.id].status for posted in (one, two)] == [Status.DONE, Status.OPEN]
+    kinds = [type(report) for report in line.reports]
+    assert kinds.count(Finished) == 1
+    assert kinds.count(TurnDone) == lockstep
+
+
 async def test_a_newer_epoch_ends_it_quietly(tmp_path: Path, store: Store) -> None:
     """Once another epoch has taken over, the old worker's claim is refused and it leaves."""
     line = RecordingLine()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 import actors
@@ -186,6 +187,24 @@ async def test_an_actor_changes_files_in_a_tree_of_its_own(tmp_path: Path) -> No
     assert Trees.open(tmp_path, tmp_path / ".supervisor").files(cycle.report.tree) == ("a.txt",)
     assert [(post.to, post.data["files"]) for post in cycle.posts] == [("qa", ["a.txt"])]
     assert [event["detail"] for event in cycle.events if event["step"] == "fixing"] == ["None"]
+
+
+class Once(PhaseActor):
+    """Is done for good after its first task."""
+
+    async def perform(self, task: Task, context: Context) -> Outcome:
+        context.retire()
+        return Outcome(result="done", detail="once")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_rehearsal_says_whether_the_actor_retired(tmp_path: Path) -> None:
+    """Its task is done all the same."""
+    with anyio.fail_after(15):
+        cycle = await rehearse(Once(), tmp_path)
+    assert (cycle.retired, cycle.report.detail) == (True, "once")
+    assert not (await rehearse(Tidy(), tmp_path, phase="tidy")).retired
 
 
 class Wrong(PhaseActor):

@@ -59,6 +59,11 @@ async def exits(channel, assignment):
     ready(channel, assignment)
     sys.exit(5)
 
+
+async def exits_well(channel, assignment):
+    ready(channel, assignment)
+    sys.exit(0)
+
 async def prints(channel, assignment):
     print('{"t":"idle","head":99}', file=sys.stderr)
     os.write(2, b'{"t":"trouble","what":"crash","text":"forged"}\\n')
@@ -297,13 +302,16 @@ async def test_failing_to_start_is_not_a_crash(owner: Owner, actor: str, text: s
         assert ("Traceback" in exited.text) == (actor == "never_ready")
 
 
-async def test_an_exit_by_the_users_code_is_a_crash(owner: Owner) -> None:
-    """`sys.exit` somewhere below does not look like an orderly end."""
+@pytest.mark.parametrize(
+    ("actor", "code", "words"), [("exits", 5, "SystemExit: 5"), ("exits_well", 1, "SystemExit: 0")]
+)
+async def test_an_exit_by_the_users_code_is_a_crash(owner: Owner, actor: str, code: int, words: str) -> None:
+    """`sys.exit` somewhere below does not look like an orderly end; its code is kept where it is none of one."""
     async with owner.child() as child:
-        child.assign(owner.assignment("exits"))
+        child.assign(owner.assignment(actor))
         exited = await child.wait()
-        assert exited.code == 1
-        assert "SystemExit: 5" in exited.text
+        assert exited.code == code
+        assert words in exited.text
 
 
 async def test_an_import_error_is_told_with_its_traceback(owner: Owner) -> None:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import string
 import tomllib
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from docs_store.topology import DEFAULT
-from supervisor.config import PHASE, SECTIONS, TEMPLATE, Config, ConfigError, Mistake, PhaseConfig, parse
+from supervisor.config import (
+    PHASE,
+    PHASE_TABLES,
+    SECTIONS,
+    TEMPLATE,
+    Config,
+    ConfigError,
+    Mistake,
+    PhaseConfig,
+    PhaseRestartConfig,
+    ProbeConfig,
+    parse,
+)
 from supervisor.exits import Exit
 
 WRONG = '''\
@@ -86,7 +100,14 @@ def test_the_template_shows_every_key() -> None:
     """With its default; an actor of one's own has none, and is pointed to."""
     shown = tomllib.loads(UNCOMMENTED)
     assert {name: set(shown[name]) for name in SECTIONS} == {name: set(keys) for name, keys in SECTIONS.items()}
-    assert set(shown["phases"]["planning"]) == PHASE.keys() - {"actor"}
+    planning = shown["phases"]["planning"]
+    assert set(planning) == PHASE.keys() - {"actor"} | PHASE_TABLES.keys()
+    assert planning["restart"] == {}, "what [restart] says"
+    limits = TEMPLATE.partition("# [phases.planning.restart]")[2].partition("\n\n")[0]
+    assert set(re.findall(r"\w+", limits)) > PHASE_TABLES["restart"].keys()
+    assert {name: check(planning["probe"][name]) for name, check in PHASE_TABLES["probe"].items()} == asdict(
+        ProbeConfig()
+    )
     assert "`actor`" in TEMPLATE
     for name, keys in SECTIONS.items():
         for key, check in keys.items():
@@ -207,6 +228,79 @@ def test_phases_that_could_be_taken_for_each_other_are_refused(table: str, where
     assert [name for _, name in mistakes(table)] == [where]
 
 
+def test_what_an_exit_means_is_each_phase_s_own() -> None:
+    """Permanence, final exit codes and limits; what is left out is the crew's."""
+    toml = """
+[phases.qa]
+permanence = "transient"
+final_exit_codes = [64, 78]
+
+[phases.qa.restart]
+restarts = 2
+"""
+    phase = parse(toml).phases["qa"]
+    assert (phase.permanence, phase.final_exit_codes) == ("transient", (64, 78))
+    assert phase.restart == PhaseRestartConfig(restarts=2)
+    assert parse("").phases["qa"] == PhaseConfig(key="qa")
+
+
+def test_a_probe_is_a_command_to_agree_to() -> None:
+    """Like every command that the file names."""
+    config = parse('[phases.qa.probe]\ncommand = ["curl", "-f", "http://127.0.0.1:9"]\non_failure = "warn"\n')
+    assert config.phases["qa"].probe == ProbeConfig(command=("curl", "-f", "http://127.0.0.1:9"), on_failure="warn")
+    assert parse('[phases.qa.probe]\ncommand = "x"\nevery = 2\n').phases["qa"].probe.timeout == 2.0
+    assert config.commands() == ("phases.qa.probe.command = curl -f http://127.0.0.1:9",)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "where", "why"),
+    [
+        ('[phases.qa]\npermanence = "eternal"', 2, "phases.qa.permanence", '"permanent" or "transient" or "temporary"'),
+        ("[phases.qa]\nfinal_exit_codes = [0]", 2, "phases.qa.final_exit_codes", "from 1 to 255"),
+        ('[phases.qa]\nfinal_exit_codes = ["SIGTERM"]', 2, "phases.qa.final_exit_codes", "from 1 to 255"),
+        ("[phases.qa]\nrestart = 3", 2, "phases.qa.restart", "must be a table"),
+        ("[phases.qa.restart]\ndeaths = 3", 2, "phases.qa.restart.deaths", "is not known here"),
+        ('[phases.qa.restart]\nstrategy = "one_for_all"', 2, "phases.qa.restart.strategy", "is not known here"),
+        ("[phases.qa.restart]\nfirst_delay = 99", 2, "phases.qa.restart.first_delay", "the longest 30 s"),
+        ("[phases.qa.restart]\nfirst_delay = 0", 2, "phases.qa.restart.first_delay", "greater than 0"),
+        (
+            "[restart]\nfirst_delay = 9\n[phases.qa.restart]\nlongest_delay = 5",
+            4,
+            "phases.qa.restart.longest_delay",
+            "the first delay would be 9 s and the longest 5 s",
+        ),
+        (
+            '[phases.qa]\npermanence = "temporary"\nfinal_exit_codes = [3]',
+            3,
+            "phases.qa.final_exit_codes",
+            "a temporary phase is never started again",
+        ),
+        (
+            '[phases.qa]\npermanence = "temporary"\n[phases.qa.restart]\nrestarts = 3',
+            3,
+            "phases.qa.restart",
+            "a temporary phase is never started again",
+        ),
+        ("[phases.qa.probe]\nevery = 3", 1, "phases.qa.probe", "needs command"),
+        (
+            '[phases.qa.probe]\ncommand = ["x"]\nevery = 3\ntimeout = 4',
+            4,
+            "phases.qa.probe.timeout",
+            "longer than every (3 s)",
+        ),
+        ('[phases.qa.probe]\ncommand = ["x"]\nfailures = 0', 3, "phases.qa.probe.failures", "from 1 to 1000"),
+        ('[phases.qa.probe]\ncommand = ["x"]\non_failure = "stop"', 3, "phases.qa.probe.on_failure", "restart"),
+    ],
+)
+def test_what_makes_no_sense_for_a_phase_is_refused(text: str, line: int, where: str, why: str) -> None:
+    """With its line, its key, and what it may be."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    (mistake,) = caught.value.mistakes
+    assert (mistake.where, why in mistake.text) == (where, True), mistake
+    assert mistake.line == line
+
+
 def test_an_interpreter_of_the_files_own_must_be_agreed_to() -> None:
     """`project.python` would be run, so it counts as a command."""
     assert parse('[project]\npython = "bin/python"').commands() == ("project.python = bin/python",)
@@ -230,7 +324,18 @@ values = st.sampled_from(["1", "-1", "0.5", "true", '"x"', "[]", "{}", '["a", 1]
 lines = st.one_of(
     st.tuples(keys, values).map(" = ".join),
     keys.map("[{}]".format),
-    st.sampled_from(["[phases.qa]", "[project]", "[ipc]", "[restart]", "phases.x.y = 1", "# [ipc]", ""]),
+    st.sampled_from(
+        [
+            "[phases.qa]",
+            "[project]",
+            "[ipc]",
+            "[restart]",
+            "[phases.qa.probe]",
+            "phases.qa.restart.x = 1",
+            "# [ipc]",
+            "",
+        ]
+    ),
     st.text(max_size=20),
 )
 

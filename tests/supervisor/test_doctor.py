@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from supervisor.doctor import (
     examine,
     import_name,
     interpreter,
+    probes,
     python,
     queue_round_trip,
     sqlite,
@@ -97,6 +99,16 @@ def test_commands_that_are_not_trusted_are_an_error(place: Workspace) -> None:
     check = trusted(place, parse('[phases.security]\nactor = "a.b:C"'))
     assert check.level == "error"
     assert "supervisor trust" in check.fix
+
+
+def test_a_probe_whose_program_is_missing_is_a_warning(place: Workspace) -> None:
+    """Nobody would be asked; one in the workspace is found."""
+    toml = '[phases.qa.probe]\ncommand = ["{}"]\n'
+    assert list(probes(place, Config())) == []
+    (check,) = probes(place, parse(toml.format("no-such-program")))
+    assert (check.level, "phases.qa.probe.command" in check.text) == ("warning", True)
+    (check,) = probes(place, parse(toml.format(sys.executable.replace("\\", "/"))))
+    assert check.level == "ok"
 
 
 def test_a_damaged_history_is_an_error(place: Workspace) -> None:

@@ -152,6 +152,17 @@ async def test_all_are_restarted_one_after_the_other(crew: FakeCrew) -> None:
     assert crew.restarted == list(crew.seats) == reply.data["restarted"]
 
 
+async def test_one_that_has_ended_is_left_so(crew: FakeCrew) -> None:
+    """New workers for all are for those that have one; `restart PHASE` is how it comes back."""
+    crew.seats["qa"].vacate("ended", "it had finished")
+    reply = await ask(crew, RestartAll())
+    assert reply.ok
+    assert crew.restarted == ["planning", "developer", "debugging"]
+    assert "qa had ended, and stays so" in reply.text
+    assert (await ask(crew, RestartPhase(phase="qa"))).ok
+    assert crew.restarted[-1] == "qa"
+
+
 @pytest.mark.parametrize("why", ["not ready", "moving"])
 async def test_one_that_does_not_get_ready_saves_the_others(crew: FakeCrew, why: str) -> None:
     """What would end the next one, too, is not tried on it; the reply says who has a new worker."""
@@ -170,6 +181,8 @@ async def test_one_that_does_not_get_ready_saves_the_others(crew: FakeCrew, why:
         ("", []),
         ("[restart]\nrestarts = 9\n", []),
         ("[phases.qa]\ntask_time = 9\nmemory_mb = 9\ninterval = 9\n", []),
+        ('[phases.qa]\npermanence = "transient"\nfinal_exit_codes = [3]\n[phases.qa.restart]\nrestarts = 9\n', []),
+        ('[phases.qa.probe]\ncommand = ["true"]\n', []),
         ("[phases.qa]\noptions = {a = 1}\n", ["qa"]),
         ("[project]\nhang = 5\n", ["planning", "developer", "qa", "debugging"]),
     ],

@@ -56,7 +56,7 @@ def test_each_reason_holds_the_end(change: dict[str, object], why: str) -> None:
     ],
 )
 def test_only_an_excused_phase_may_be_behind(seat: Seat, ends: bool) -> None:  # noqa: FBT001
-    """A phase that is quarantined or paused does not hold the end; every other one must have seen the head."""
+    """Quarantined, paused or ended for good it does not hold the end; every other one must have seen the head."""
     verdict = judge(replace(IDLE, seats={**IDLE.seats, "qa": seat}))
     assert isinstance(verdict, End) is ends
 

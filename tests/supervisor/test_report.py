@@ -94,6 +94,7 @@ def test_ends_restarts_and_giving_up_are_told_apart() -> None:
         own("decision", NOW - 6, restarts_allowed=5, asked=False),
         own("exit", NOW - 5, asked=True),
         own("decision", NOW - 4, restarts_allowed=5, asked=True),
+        own("decision", NOW - 4, restarts_allowed=5, asked=False, ended=True),
         own("verdict", NOW - 3, type_="phase_error"),
         own("documents", NOW - 2, type_="phase_error", phase="supervisor"),
     ]

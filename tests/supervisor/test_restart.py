@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,7 @@ from supervisor.restart import (
     Exit,
     GiveUp,
     History,
+    LeaveEnded,
     LeaveStopped,
     RestartPolicy,
     StartAgain,
@@ -125,23 +126,77 @@ def test_asked_to_go_means_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("permanence", "code", "ready", "restarted"),
+    ("permanence", "code", "ready", "expected"),
     [
-        ("permanent", 0, True, True),
-        ("permanent", 1, True, True),
-        ("transient", 0, True, False),
-        ("transient", 1, True, True),
-        ("transient", -15, True, True),
-        ("transient", 0, False, True),
-        ("temporary", 0, True, False),
-        ("temporary", 1, True, False),
+        ("permanent", 0, True, StartAgain),
+        ("permanent", 1, True, StartAgain),
+        ("transient", 0, True, LeaveEnded),
+        ("transient", 1, True, StartAgain),
+        ("transient", -15, True, StartAgain),
+        ("transient", 0, False, StartAgain),
+        ("temporary", 0, True, LeaveEnded),
+        ("temporary", 0, False, GiveUp),
+        ("temporary", 1, True, GiveUp),
+        ("temporary", -9, True, GiveUp),
     ],
 )
-def test_permanence(permanence: Any, code: int, ready: bool, restarted: bool) -> None:  # noqa: FBT001 - a table
-    """Permanent children always come back, transient ones after a failure, temporary ones never."""
+def test_permanence(permanence: Any, code: int, ready: bool, expected: type) -> None:  # noqa: FBT001 - a table
+    """Permanent children always come back, transient ones after a failure, temporary ones never; a crash is told."""
     exit_ = Exit(child="qa", code=code, ready=ready, ran_for=9)
     decision = decide(exit_, policy=replace(POLICY, permanence=permanence))
-    assert isinstance(decision, StartAgain if restarted else LeaveStopped)
+    assert isinstance(decision, expected)
+    if not isinstance(decision, StartAgain):
+        assert permanence in decision.reason
+        assert not decision.history.crew
+    assert isinstance(decide(replace(exit_, asked=True), policy=replace(POLICY, permanence=permanence)), LeaveStopped)
+
+
+@pytest.mark.parametrize("permanence", ["permanent", "transient"])
+def test_one_that_we_ended_for_a_verdict_has_not_finished(permanence: Any) -> None:
+    """Whatever code that leaves behind: it is neither a normal exit nor a final one."""
+    policy = replace(POLICY, permanence=permanence, final_exit_codes=(1,))
+    for code in (0, 1):
+        exit_ = Exit(child="qa", code=code, ready=True, ran_for=9, judged=True)
+        assert isinstance(decide(exit_, policy=policy), StartAgain)
+
+
+@pytest.mark.parametrize("permanence", ["permanent", "transient"])
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_final_exit_code_gives_up_at_once(permanence: Any, ready: bool) -> None:  # noqa: FBT001 - a table
+    """Whatever else is allowed; another code is not, and one that was asked for is nobody's fault."""
+    policy = replace(POLICY, permanence=permanence, final_exit_codes=(64, 78))
+    exit_ = Exit(child="qa", code=78, ready=ready, ran_for=3.0)
+    decision = decide(exit_, policy=policy)
+    assert isinstance(decision, GiveUp)
+    assert (decision.scope, decision.inputs["restarts"]) == ("exit", 0)
+    assert decision.reason.startswith("qa exited with code 78 ")
+    assert "that code is final for it (64, 78)" in decision.reason
+    assert isinstance(decide(replace(exit_, code=77), policy=policy), StartAgain)
+    assert isinstance(decide(replace(exit_, asked=True), policy=policy), LeaveStopped)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "together", "ended"),
+    [
+        ("one_for_one", ("qa",), ()),
+        ("one_for_all", ("developer", "qa"), ("planning", "debugging")),
+        ("rest_for_one", ("qa",), ("debugging",)),
+    ],
+)
+def test_temporary_children_are_stopped_with_the_others_and_not_started(
+    strategy: Any, together: tuple[str, ...], ended: tuple[str, ...]
+) -> None:
+    """As in OTP: the strategy ends them, and nothing starts them again."""
+    decision = again(crew=replace(CREW, strategy=strategy), temporary=("debugging", "planning"))
+    assert (decision.children, decision.ended) == (together, ended)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_end_of_a_temporary_child_touches_nobody(code: int) -> None:
+    """It is not restarted, so no strategy restarts others with it."""
+    policy = replace(POLICY, permanence="temporary")
+    decision = decide(replace(CRASH, code=code), policy=policy, crew=replace(CREW, strategy="one_for_all"))
+    assert not isinstance(decision, StartAgain)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +237,7 @@ def test_a_person_may_ask_for_a_fresh_start() -> None:
         ({"within": float("inf")}, "within must be above 0"),
         ({"stable_after": float("nan")}, "stable_after must be 0 or more"),
         ({"first_delay": 9}, "longest_delay (8) is shorter than first_delay (9)"),
+        ({"final_exit_codes": (0, 78)}, "final_exit_codes cannot have 0"),
         ({"permanence": "eternal"}, "permanence must be one of permanent, transient, temporary"),
         ({"first_delay": 0, "start_failures": -2}, "start_failures must be 0 or more, not -2; first_delay"),
     ],
@@ -216,7 +272,17 @@ def test_a_delay_is_never_longer_than_the_cap(unstable: int, jitter: float) -> N
 
 
 class RestartMachine(RuleBasedStateMachine):
-    """A crew of three; the model is a plain list of (time, child) restarts and a count of unstable runs."""
+    """A crew of four, each child with a policy of its own; the model is a list of (time, child) restarts, and counts.
+
+    Planning and Developer are permanent, the latter with one restart; QA is transient, Debugging temporary.
+    """
+
+    POLICIES: ClassVar = {
+        "planning": POLICY,
+        "developer": replace(POLICY, restarts=1, within=20),
+        "qa": replace(POLICY, permanence="transient", final_exit_codes=(78,)),
+        "debugging": replace(POLICY, permanence="temporary"),
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,7 +291,7 @@ class RestartMachine(RuleBasedStateMachine):
         self.restarts: list[tuple[float, str]] = []
         self.unstable = dict.fromkeys(ORDER, 0)
         self.failures = dict.fromkeys(ORDER, 0)
-        self.crew = CrewPolicy(restarts=5, within=40)
+        self.crew = CrewPolicy(strategy="one_for_all", restarts=5, within=40)
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 7.0, 19.0, 20.0, 40.0, 60.0]))
     def wait(self, seconds: float) -> None:
@@ -237,20 +303,36 @@ class RestartMachine(RuleBasedStateMachine):
         ran_for=st.sampled_from([0.0, 4.9, 5.0, 90.0]),
         jitter=st.sampled_from([0.0, 0.5, 1.0]),
         asked=st.sampled_from([False, False, False, True]),
+        code=st.sampled_from([1, 1, 1, 0, 78]),
     )
-    def exits(self, child: str, ready: bool, ran_for: float, jitter: float, asked: bool) -> None:  # noqa: FBT001
-        exit_ = Exit(child=child, code=1, ready=ready, ran_for=ran_for, asked=asked)
-        decision = decide(exit_, history=self.history, crew=self.crew, now=self.now, jitter=jitter)
+    def exits(self, child: str, ready: bool, ran_for: float, jitter: float, asked: bool, code: int) -> None:  # noqa: FBT001
+        exit_ = Exit(child=child, code=code, ready=ready, ran_for=ran_for, asked=asked)
+        policy = self.POLICIES[child]
+        decision = decide(
+            exit_,
+            history=self.history,
+            policy=policy,
+            crew=self.crew,
+            now=self.now,
+            jitter=jitter,
+            temporary=("debugging",),
+        )
         self.history = decision.history
-        mine = [t for t, c in self.restarts if c == child and t > self.now - POLICY.within]
+        mine = [t for t, c in self.restarts if c == child and t > self.now - policy.within]
         everyone = [t for t, _ in self.restarts if t > self.now - self.crew.within]
         if asked:
             assert isinstance(decision, LeaveStopped)
             self.unstable[child] = self.failures[child] = 0
             return
+        if child in ("qa", "debugging") and ready and code == 0:
+            assert isinstance(decision, LeaveEnded)
+            self.unstable[child] = self.failures[child] = 0
+            return
         self.failures[child] = 0 if ready else self.failures[child] + 1
         allowed = (
-            len(mine) < POLICY.restarts
+            child != "debugging"
+            and (child, code) != ("qa", 78)
+            and len(mine) < policy.restarts
             and len(everyone) < self.crew.restarts
             and self.failures[child] <= POLICY.start_failures
         )
@@ -258,6 +340,7 @@ class RestartMachine(RuleBasedStateMachine):
             assert isinstance(decision, GiveUp)
             return
         assert isinstance(decision, StartAgain)
+        assert (decision.children, decision.ended) == (("planning", "developer", "qa"), ("debugging",))
         self.unstable[child] = 0 if ready and ran_for >= POLICY.stable_after else self.unstable[child] + 1
         longest = 0.0 if not self.unstable[child] else min(8.0, 2.0 ** (self.unstable[child] - 1))
         assert decision.delay == longest * jitter
@@ -266,7 +349,7 @@ class RestartMachine(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         assert len(self.history.crew) <= self.crew.restarts
-        assert all(len(past.restarts) <= POLICY.restarts for past in self.history.children.values())
+        assert all(len(past.restarts) <= self.POLICIES[key].restarts for key, past in self.history.children.items())
 
 
 TestRestartMachine = RestartMachine.TestCase

@@ -16,7 +16,7 @@ from ipc import control
 from supervisor.config import parse
 from supervisor.desk import Desk
 from supervisor.letters import Mailbox, Moved
-from supervisor.restart import Exit, GiveUp, History, StartAgain, after_exit
+from supervisor.restart import Exit, GiveUp, History, LeaveEnded, StartAgain, after_exit
 from supervisor.seat import Seat
 from supervisor.succession import Succession, policies
 from supervisor.workspace import Workspace
@@ -28,14 +28,14 @@ OWN = '[phases.p{0}]\nactor = "own.place:Actor"\n'
 def test_a_crew_may_need_what_its_phases_may(own: int) -> None:
     """Every phase may use up its own restarts together: a large crew is not given up sooner than a small one."""
     config = parse("".join(OWN.format(number) for number in range(own)) + "[restart]\nrestarts = 2\nwithin = 30.0\n")
-    policy, crew = policies(config)
+    its, crew = policies(config)
     order = tuple(phase.key for phase in config.topology.phases)
     history = History()
     for turn in range(3):
         for key in order:
             exit_ = Exit(child=key, code=-9, ready=True, ran_for=100.0)
             decision = after_exit(
-                exit_, history=history, policy=policy, crew=crew, order=order, now=20.0 + turn, jitter=0.0
+                exit_, history=history, policy=its[key], crew=crew, order=order, now=20.0 + turn, jitter=0.0
             )
             history = decision.history
             assert isinstance(decision, StartAgain if turn < 2 else GiveUp), decision.reason
@@ -44,14 +44,22 @@ def test_a_crew_may_need_what_its_phases_may(own: int) -> None:
 def test_the_crew_s_own_limit_is_the_one_that_was_set() -> None:
     """`crew_restarts` binds before the phases' own limits do."""
     config = parse("[restart]\nrestarts = 5\ncrew_restarts = 6\nwithin = 30.0\n")
-    policy, crew = policies(config)
+    its, crew = policies(config)
     history = History()
     order = tuple(phase.key for phase in config.topology.phases)
     decisions = []
     for turn in range(7):
         exit_ = Exit(child=order[turn % 4], code=-9, ready=True, ran_for=100.0)
         decisions.append(
-            after_exit(exit_, history=history, policy=policy, crew=crew, order=order, now=20.0 + turn, jitter=0.0)
+            after_exit(
+                exit_,
+                history=history,
+                policy=its[exit_.child],
+                crew=crew,
+                order=order,
+                now=20.0 + turn,
+                jitter=0.0,
+            )
         )
         history = decisions[-1].history
     assert all(isinstance(decision, StartAgain) for decision in decisions[:6])
@@ -191,8 +199,48 @@ async def test_nobody_is_woken_and_nothing_closed_before_the_successor_is_ready(
 def test_failed_starts_in_a_row_are_limited_as_the_configuration_says() -> None:
     """None allowed: the first one is giving up."""
     config = parse("[restart]\nstart_failures = 0\n")
-    policy, crew = policies(config)
+    its, crew = policies(config)
     exit_ = Exit(child="qa", code=69, ready=False, ran_for=0.1)
     order = tuple(phase.key for phase in config.topology.phases)
-    decision = after_exit(exit_, history=History(), policy=policy, crew=crew, order=order, now=1.0, jitter=0.0)
+    decision = after_exit(exit_, history=History(), policy=its["qa"], crew=crew, order=order, now=1.0, jitter=0.0)
     assert isinstance(decision, GiveUp)
+
+
+def test_a_phase_may_have_limits_of_its_own() -> None:
+    """What `[phases.X.restart]` does not say is what [restart] says; the crew's limit is what all may need together."""
+    toml = """
+[restart]
+restarts = 4
+within = 30.0
+[phases.qa]
+permanence = "transient"
+final_exit_codes = [78]
+[phases.qa.restart]
+restarts = 1
+within = 10.0
+first_delay = 40.0
+longest_delay = 50.0
+"""
+    config = parse(toml)
+    its, crew = policies(config)
+    assert (its["qa"].restarts, its["qa"].within, its["qa"].first_delay, its["qa"].longest_delay) == (1, 10.0, 40.0, 50)
+    assert (its["qa"].start_failures, its["qa"].permanence, its["qa"].final_exit_codes) == (3, "transient", (78,))
+    others = {key: policy for key, policy in its.items() if key != "qa"}
+    assert {(policy.restarts, policy.within, policy.permanence) for policy in others.values()} == {
+        (4, 30.0, "permanent")
+    }
+    assert crew.restarts == 3 * 4 + 1 * 3, "qa may be restarted once in each ten of the crew's thirty seconds"
+    order = tuple(its)
+    history, decisions = History(), {}
+    for key in ("qa", "planning"):
+        for now in (100.0, 101.0):
+            exit_ = Exit(child=key, code=-9, ready=True, ran_for=100.0)
+            decisions[key] = after_exit(
+                exit_, history=history, policy=its[key], crew=crew, order=order, now=now, jitter=0.0
+            )
+            history = decisions[key].history
+    assert isinstance(decisions["qa"], GiveUp)
+    assert isinstance(decisions["planning"], StartAgain)
+    ended = Exit(child="qa", code=0, ready=True, ran_for=1.0)
+    done = after_exit(ended, history=history, policy=its["qa"], crew=crew, order=order, now=102.0, jitter=0.0)
+    assert isinstance(done, LeaveEnded)

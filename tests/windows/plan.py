@@ -53,6 +53,8 @@ LEFT_OUT: dict[str, str] = {  # of a file that runs in part: the rest of it
     "tests/e2e/test_kills.py": LONG,
     "tests/e2e/test_liveness.py": LONG,
     "tests/e2e/test_many.py": LONG,
+    "tests/e2e/test_permanence.py": LONG,
+    "tests/e2e/test_probes.py": LONG,
     "tests/e2e/test_rights.py": LONG,
     "tests/e2e/test_rollout.py": LONG,
     "tests/e2e/test_service_manager.py": UNIX,

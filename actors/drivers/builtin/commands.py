@@ -59,9 +59,11 @@ async def run(
     env: Mapping[str, str],
     timeout: float,  # noqa: ASYNC109 - the command is ended with its whole tree, and that is a result
     watch: Callable[[], Awaitable[str]] | None = None,
+    apart: bool = False,
 ) -> Ran:
     """Run a command to its end, or end it with all its children after `timeout` seconds or when `watch` says why.
 
+    `apart` is for callers that run several at once or have other children: it gets a session of its own then.
     `watch` is awaited about every tenth of a second, and once more after the end; "" lets the command go on.
     SpawnError if the program cannot be started.
     """
@@ -69,9 +71,9 @@ async def run(
     why = ""
     out: deque[bytes] = deque()
     err: deque[bytes] = deque()
-    # A group of its own within our session: if we die, who ends our tree ends this too. One command runs at a time, so
-    # orphans that this worker has adopted are the command's.
-    process = await spawn(command, stdout=PIPE, stderr=PIPE, cwd=cwd, env=env, session=False, adopting=True)
+    # A group of its own within our session: if we die, who ends our tree ends this too. A worker runs one command at a
+    # time, so orphans that it has adopted are the command's.
+    process = await spawn(command, stdout=PIPE, stderr=PIPE, cwd=cwd, env=env, session=apart, adopting=not apart)
     code = -1
     async with process, anyio.create_task_group() as readers:
         assert process.stdout is not None

@@ -46,8 +46,9 @@ from .finishing import Overtaken, finish
 from .modes import Chosen
 from .own import find, is_loop, made, policy_of, require_usable
 from .phases import OutOfPolicyError, Policy
-from .trees import Trees
+from .trees_process import GitHangsError, GitProcessError, TreesProcess
 
+MOST_LOSSES = 2  # of git's process in one cycle: the first may have been the system's, for want of memory
 MOST_REDOS = 5  # of a cycle whose change was overtaken
 NO_ROOM = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk is full or read-only
 HEAD = "head"  # in .supervisor/, as `supervisor.workspace` has it
@@ -123,16 +124,21 @@ class Actor:
         self.topology = topology
         self.orders = Orders()
         self.retired = False
+        self.trees = TreesProcess(Path(assignment.workspace), Path(assignment.state))
 
     async def run(self) -> None:
         """Work until told to stop, until a newer epoch of this phase has taken over, or until the work is over."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._listen, group.cancel_scope)
-            try:
-                await self._work()
-            except* FencedError:
-                log.info("a newer epoch has taken over", phase=self.policy.key, epoch=self.assignment.epoch)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._listen, group.cancel_scope)
+                try:
+                    await self._work()
+                except* FencedError:
+                    log.info("a newer epoch has taken over", phase=self.policy.key, epoch=self.assignment.epoch)
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await run_sync(self.trees.close)
 
     async def _listen(self, scope: anyio.CancelScope) -> None:
         """Hear orders; *stop* cancels what is in hand, which has then written nothing."""
@@ -215,6 +221,7 @@ class Actor:
             documents=documents,
             news=news,
             options=self.assignment.options,
+            trees=self.trees,
         )
 
     async def _read(self, documents: Iterable[str], head: int) -> None:
@@ -226,7 +233,7 @@ class Actor:
         self, task: Task, context: Context, say: Callable[..., None], about: Mapping[str, Any]
     ) -> tuple[FinishResult, Outcome]:
         """Work and write; start over on the new state of the branch when others were quicker with the same lines."""
-        redos = 0
+        redos = lost = 0
         while redos < MOST_REDOS:
             try:
                 outcome = _outcome(await self.driver.perform(task, context), self.driver)
@@ -237,6 +244,13 @@ class Actor:
                     self.line.report(Trouble(what="work", text=text))
                     await anyio.sleep(RETRY_AFTER)
                     continue
+                if isinstance(error, GitProcessError):
+                    self.line.report(Trouble(what="work", text=str(error)))
+                    lost += 1
+                    if lost < MOST_LOSSES and not isinstance(error, GitHangsError):
+                        continue
+                    outcome = Outcome(result="blocked", detail=str(error).split("\n")[0])
+                    return await self._write_certainly(task, outcome), outcome
                 say("error", 0, f"{type(error).__name__}: {error}"[:2000], type="phase_error", summary=about)
                 raise
             finished = await self._write(task, outcome)
@@ -248,19 +262,20 @@ class Actor:
             result="blocked",
             detail=f"{MOST_REDOS} times others changed the same lines first. Pause the other phases, then answer.",
         )
+        return await self._write_certainly(task, outcome), outcome
+
+    async def _write_certainly(self, task: Task, outcome: Outcome) -> FinishResult:
+        """Write an outcome that changes no file: nobody can have been quicker."""
         written = await self._write(task, outcome)
         assert not isinstance(written, Overtaken)
-        return written, outcome
+        return written
 
     async def _write(self, task: Task, outcome: Outcome) -> FinishResult | Overtaken:
         def write() -> FinishResult | Overtaken:
-            return finish(self.mailbox.mailbox, task, outcome, self._open_trees)
+            return finish(self.mailbox.mailbox, task, outcome, self.trees)
 
         done: FinishResult | Overtaken = await self._patiently(lambda: run_sync(write), "finish")
         return done
-
-    def _open_trees(self) -> Trees:
-        return Trees.open(Path(self.assignment.workspace), Path(self.assignment.state))
 
     def _sayer(self, task: Task) -> Callable[..., None]:
         emitter, phase, line = self.line.emitter, self.policy.key, self.line

@@ -20,7 +20,7 @@ from docs_store.messages import Outcome, Task
 if TYPE_CHECKING:
     from docs_store.store import Unread
 
-    from .trees import Trees
+    from .trees_process import AnyTrees
 
 Say = Callable[..., None]  # step, pct, detail, *, type, summary, data: what `Emitter.emit` takes after the phase
 
@@ -43,6 +43,7 @@ class Context:
     documents: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # name → text and revision, as of the claim
     news: Mapping[str, Unread] = field(default_factory=dict)  # of others' WRITE documents: since the last cycle
     options: Mapping[str, Any] = field(default_factory=dict)
+    trees: AnyTrees = field(repr=False)
     retirement: anyio.Event = field(default_factory=anyio.Event)
 
     def retire(self) -> None:
@@ -65,7 +66,7 @@ class Context:
         head = await run_sync(lambda: self.mailbox.mailbox.tree)
         if head is None:
             raise LookupError("there is no snapshot of the repository yet")
-        return await run_sync(lambda: self._trees().checkout(self.phase, head))
+        return await run_sync(lambda: self.trees.checkout(self.phase, head))
 
     async def commit(self, note: str, files: Collection[str]) -> str | None:
         """What was changed in these files of the checked-out tree, for `Outcome.data["commit"]`; None if nothing was.
@@ -73,17 +74,8 @@ class Context:
         With it goes a Review to QA that names it, `data={"commit": …, "files": […]}`: only what QA approves is brought
         into the user's files.
         """
-
-        def work() -> str | None:
-            trees = self._trees()
-            return trees.commit(trees.tree(self.phase), note, self.phase.capitalize(), only=tuple(files))
-
-        return await run_sync(work)
-
-    def _trees(self) -> Trees:
-        from .trees import Trees
-
-        return Trees.open(self.workspace, self.state)
+        tree, author = self.trees.tree(self.phase), self.phase.capitalize()
+        return await run_sync(lambda: self.trees.commit(tree, note, author, only=tuple(files)))
 
 
 class Driver(Protocol):

@@ -7,14 +7,14 @@ killed between record and ref is completed by whoever holds the lock next.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from docs_store.mailbox import Mailbox
 from docs_store.messages import Outcome, Task
 from docs_store.store import FinishResult
 
-from .trees import Conflict, Trees
+from .trees import Conflict
+from .trees_process import AnyTrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +24,24 @@ class Overtaken:
     paths: tuple[str, ...]
 
 
-def finish(mailbox: Mailbox, task: Task, outcome: Outcome, trees: Callable[[], Trees]) -> FinishResult | Overtaken:
-    """Write the outcome; `trees` opens the work branch where the outcome names a commit. Blocks."""
+def finish(mailbox: Mailbox, task: Task, outcome: Outcome, trees: AnyTrees) -> FinishResult | Overtaken:
+    """Write the outcome; `trees` has the work branch, if the outcome names a commit. Blocks."""
     commit = outcome.data.get("commit")
     if not commit:
         return mailbox.finish(task, outcome)
-    branch = trees()
-    with branch.lock():
+    with trees.lock():
         mailbox.refresh()
-        head = settle(branch, mailbox.tree)
-        merged = branch.merge(head, str(commit)) if head is not None else None
+        head = settle(trees, mailbox.tree)
+        merged = trees.merge(head, str(commit)) if head is not None else None
         if isinstance(merged, Conflict):
             return Overtaken(merged.paths)
         tree = merged.head if merged is not None else str(commit)
         done = mailbox.finish(task, replace(outcome, tree=tree))
-        branch.set_head(tree)
+        trees.set_head(tree)
         return done
 
 
-def settle(branch: Trees, recorded: str | None) -> str | None:
+def settle(branch: AnyTrees, recorded: str | None) -> str | None:
     """Bring the branch's ref to where the history says it is; returns that."""
     if recorded is not None and branch.head != recorded:
         branch.set_head(recorded)

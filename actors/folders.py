@@ -71,9 +71,13 @@ def _ctime(found: os.stat_result) -> int:
 
 
 def unchanged(old: Known, found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and same_stat(old, found)
+
+
+def same_stat(old: Known, found: os.stat_result) -> bool:
+    """Whether nobody has touched it since, whatever it is."""
     return (
-        stat.S_ISREG(found.st_mode)
-        and old.size == found.st_size
+        old.size == found.st_size
         and old.mtime == found.st_mtime_ns
         and old.ctime == _ctime(found)
         and old.inode in (0, found.st_ino)
@@ -82,15 +86,20 @@ def unchanged(old: Known, found: os.stat_result) -> bool:
 
 def read_cache(path: Path) -> dict[bytes, Known]:
     """What may be trusted of a stat cache; nothing of one that is missing, damaged or of another version."""
+    return read_cache_of(path)[1]
+
+
+def read_cache_of(path: Path) -> tuple[int, dict[bytes, Known]]:
+    """The same, and when the cache was taken: 0 where there is none."""
     try:
         cache = _decode_cache(path.read_bytes())
     except (OSError, msgspec.MsgspecError):
-        return {}
+        return 0, {}
     if cache.version != CACHE_VERSION:
-        return {}
+        return 0, {}
     # A file written in the clock tick in which it was read may have changed without showing it. Coarse file systems
     # (whole seconds) need a wider guard than others.
-    return {
+    return cache.taken, {
         k.path: k
         for k in cache.files
         if max(k.mtime, k.ctime) < cache.taken - (2_000_000_000 if k.mtime % 1_000_000_000 == 0 else 50_000_000)

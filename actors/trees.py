@@ -6,6 +6,7 @@ something is snapshot, merged or delivered, and what is approved, is decided els
 
 Everything here blocks: call it from a thread. One `Trees` belongs to one thread at a time; several processes may each
 have their own of the same workspace, and take `lock()` around "read head, merge, set head" and around deliveries.
+What lives longer than a command uses `actors.trees_process`, which has all of this done in a process of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import TYPE_CHECKING
 
 from docs_store.lock import Lock
 
-from . import folders
+from . import folders, glance
+from .blame import LastChange, last_change
 from .folders import FOLDER, LINK, PROGRAM, Entries, Entry, Known
 from .ignore import TEMPORARY, Found, Rules, parse, walk
 
@@ -40,7 +42,9 @@ _STREAMED_BYTES = 8 * 1024 * 1024
 _FEW = 256  # new objects that are synced one by one; more are synced with the whole disk
 _MANY_LOOSE = 2000
 _EMPTY_TREE = bytes.fromhex("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
-_LONGEST_WAIT = 600.0  # seconds: a delivery of many files may take a while
+LONGEST_WAIT = 600.0  # seconds: a delivery of many files may take a while
+
+SKIPPED = ("crew", ".supervisor")  # names at the top of a workspace
 
 Progress = Callable[[int, int], None]  # (done, total); total is 0 while files are still being found
 
@@ -107,6 +111,10 @@ class _Scan:
     known: list[Known] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     fresh: list[bytes] = field(default_factory=list)  # objects that were written now
+    taken: int = 0  # ns since 1970
+    tracked_only: set[bytes] = field(default_factory=set)  # files that are ignored, and taken because git tracks them
+    unseen: list[tuple[bytes, str]] = field(default_factory=list)  # what the walk could not look at, and why
+    left: list[Known] = field(default_factory=list)  # files that were found and not read
 
 
 class Trees:
@@ -133,13 +141,13 @@ class Trees:
         workspace: Path,
         state: Path,
         *,
-        skip: Collection[str] = ("crew", ".supervisor"),
+        skip: Collection[str] = SKIPPED,
         hold: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> Trees:
         """Open the workspace's shadow repository in `state`, making it if it is not there.
 
         `skip` are names at the top of the workspace that are nobody's work. `hold` takes the lock between processes;
-        by default a file lock in `state`, waited for at most ten minutes
+        by default the two file locks in `state` (`locks`), each waited for at most ten minutes
         (then LockBusyError names its holder).
         """
         import pygit2
@@ -150,12 +158,10 @@ class Trees:
         if not (path / "HEAD").exists():
             pygit2.init_repository(str(path), bare=True, initial_head="crew")
         repo = pygit2.Repository(str(path))
-        names = {os.fsencode(name) for name in skip}
-        if state.parent == workspace:
-            names.add(os.fsencode(state.name))
-        return cls(
-            workspace, state, repo, frozenset(names), hold or partial(Lock(state / "trees.lock").hold, _LONGEST_WAIT)
-        )
+        return cls(workspace, state, repo, left_out(workspace, state, skip), hold or partial(_hold_both, *locks(state)))
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
 
     # -- the branch ------------------------------------------------------------------------------------------------
 
@@ -217,14 +223,39 @@ class Trees:
         last = self.snapshot_head
         before = self._entries(last) if last else {}
         cache = self.state / "shadow.git" / "crew-workspace.stat"
-        scan = self._scan(self.workspace, cache, before, self._tracked(), on_progress)
+        tracked = self._tracked()
+        watched = glance.stamped(self._read_from())
+        scan = self._scan(self.workspace, cache, before, tracked, on_progress)
         tree = self._write_tree(scan)
         if last and self._commit(last).tree_id.raw == tree:
+            self._leave_for_glances(last, scan, watched, tracked)
             return Snapshot(commit=last, files=len(scan.entries), changed=0, skipped=tuple(scan.problems))
         commit = self._write_commit(tree, [last] if last else [], note, "User", scan.fresh)
         self._set_ref(USER, commit)
+        self._leave_for_glances(commit, scan, watched, tracked)
         changed = len(_differing(before, scan.entries))
         return Snapshot(commit=commit, files=len(scan.entries), changed=changed, skipped=tuple(scan.problems))
+
+    def unchanged_since(self) -> str | None:
+        """The last snapshot if the files are still what it holds; None where only another can tell."""
+        return glance.unchanged_since(self.workspace, self.state, self._skip)
+
+    def _leave_for_glances(
+        self, commit: str, scan: _Scan, watched: list[glance.Stamped], tracked: Collection[bytes]
+    ) -> None:
+        seen = {known.path for known in (*scan.known, *scan.left)}
+        glance.leave(
+            self.state,
+            glance.Left(
+                taken=scan.taken,
+                commit=commit,
+                watched=watched,
+                sources=[(os.fsencode(path), above) for path, above in self._sources()],
+                absent=[path for path in tracked if path not in seen or path in scan.tracked_only],
+                unseen=scan.unseen,
+                left=scan.left,
+            ),
+        )
 
     def ignored(self, folders: Collection[str]) -> tuple[str, ...]:
         """The user's files below these folders that no snapshot holds, since an ignore rule says so: built, generated.
@@ -275,6 +306,10 @@ class Trees:
                 conflicts.append(Problem(shown(path), verdict))
         return Delivery(written=tuple(written), same=tuple(same), conflicts=tuple(conflicts))
 
+    def last_change(self, file: str, text: str, first: int, last: int) -> LastChange | None:
+        """The newest commit of the user's own git that touched these lines of a file of that text; None if none did."""
+        return last_change(self.workspace, file, text, first, last)
+
     # -- task trees ------------------------------------------------------------------------------------------------
 
     def checkout(self, task: str, commit: str) -> Path:
@@ -305,7 +340,7 @@ class Trees:
 
     def tree(self, task: str) -> Path:
         """Where the task's folder is, or would be."""
-        return self.state / "trees" / _folder_name(task)
+        return tree_of(self.state, task)
 
     def commit(self, tree: Path, note: str, author: str, *, only: Collection[str] | None = None) -> str | None:
         """Commit what was done in a task's folder since it was checked out, or since the last commit of it.
@@ -577,6 +612,7 @@ class Trees:
 
         def problem(path: bytes, why: str) -> None:
             scan.problems.append(Problem(shown(path), why))
+            scan.unseen.append((path, why))
             for old, entry in before.items():  # what we cannot see has not been deleted
                 if why.startswith(("cannot", "the folder cannot")) and (
                     old == path or (path.endswith(b"/") and old.startswith(path))
@@ -588,9 +624,11 @@ class Trees:
             if on_progress and len(found) % 1000 == 0:
                 on_progress(len(found), 0)
         seen = {one.path for one in found}
-        found.extend(folders.ignored_but_tracked(top, tracked, seen, self._skip))
+        for one in folders.ignored_but_tracked(top, tracked, seen, self._skip):
+            found.append(one)
+            scan.tracked_only.add(one.path)
         cache = folders.read_cache(cache_file)
-        taken = time.time_ns()
+        scan.taken = time.time_ns()
         for done, one in enumerate(found, 1):
             mode = folders.mode_of(one.stat, before.get(one.path))
             old = cache.get(one.path)
@@ -601,7 +639,7 @@ class Trees:
                 self._take(top, one, mode, before.get(one.path), scan)
             if on_progress and (done % 1000 == 0 or done == len(found)):
                 on_progress(done, len(found))
-        folders.write_cache(cache_file, taken, scan.known)
+        folders.write_cache(cache_file, scan.taken, scan.known)
         return scan
 
     def _take(self, top: bytes, one: Found, mode: int, before: Entry | None, scan: _Scan) -> None:
@@ -613,6 +651,7 @@ class Trees:
             elif one.stat.st_size > _MOST_BYTES:
                 why = f"larger than {_MOST_BYTES // 1024 // 1024} MB"
                 scan.problems.append(Problem(shown(one.path), why))
+                scan.left.append(folders.knowing(one.path, mode, one.stat, b""))
                 if before:
                     scan.entries[one.path] = before
                 return
@@ -630,6 +669,7 @@ class Trees:
             return
         except OSError as error:
             scan.problems.append(Problem(shown(one.path), f"cannot be read: {error.strerror or error}"))
+            scan.left.append(folders.knowing(one.path, mode, one.stat, b""))
             if before:
                 scan.entries[one.path] = before
             return
@@ -646,18 +686,24 @@ class Trees:
 
     def _outer(self) -> tuple[Rules, ...]:
         """Ignore rules from outside the workspace: the user's own, the repository's, and of the folders above."""
+        rules: list[Rules] = []
+        for source, above in self._sources():
+            with contextlib.suppress(OSError):  # most of them are not there
+                rules.append(parse(source.read_bytes(), above=above))
+        return tuple(rules)
+
+    def _sources(self) -> list[tuple[Path, bytes]]:
+        """Files of ignore rules outside the workspace, weakest first, with the way from each's folder to it."""
         import pygit2
 
         found = pygit2.discover_repository(str(self.workspace))
         if found is None:
-            return ()
+            return []
         git = Path(found)
-        rules: list[Rules] = []
         try:
             everywhere = os.path.expanduser(pygit2.Config.get_global_config()["core.excludesfile"] or "")
         except (KeyError, OSError, pygit2.GitError):
-            config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-            everywhere = os.path.join(config, "git", "ignore")
+            everywhere = os.path.join(_config_home(), "git", "ignore")
         top = git.parent if git.name == ".git" else self.workspace
         if not self.workspace.is_relative_to(top):
             top = self.workspace
@@ -669,10 +715,18 @@ class Trees:
         for folder in reversed(folders):
             down = os.fsencode(self.workspace.relative_to(folder).as_posix()) + b"/"
             sources.append((folder / ".gitignore", down))
-        for source, down in sources:
-            with contextlib.suppress(OSError):  # most of them are not there
-                rules.append(parse(source.read_bytes(), above=down))
-        return tuple(rules)
+        return sources
+
+    def _read_from(self) -> list[Path]:
+        """What outside the workspace's own files decides about a snapshot: git's folder, its index, its settings."""
+        import pygit2
+
+        paths = [folder / ".git" for folder in (self.workspace, *self.workspace.parents)]
+        paths += [Path(os.path.expanduser("~/.gitconfig")), Path(_config_home(), "git", "config")]
+        found = pygit2.discover_repository(str(self.workspace))
+        if found is not None:
+            paths += [Path(found, "index"), Path(found, "config")]
+        return paths + [path for path, _ in self._sources()]
 
     def _tracked(self) -> Collection[bytes]:
         """Paths that the user's own git tracks; it takes them even where they match an ignore rule."""
@@ -827,6 +881,32 @@ class Trees:
         return (mode, oid)
 
 
+def locks(state: Path) -> tuple[Lock, Lock]:
+    """Whoever works on trees holds the first, and the process that writes them the second, always in that order.
+
+    They are two because those are two processes: where the one dies, the other's lock still keeps everybody out.
+    """
+    return Lock(state / "trees.lock"), Lock(state / "shadow.lock")
+
+
+@contextmanager
+def _hold_both(first: Lock, second: Lock) -> Iterator[None]:
+    with first.hold(LONGEST_WAIT), second.hold(LONGEST_WAIT):
+        yield
+
+
+def left_out(workspace: Path, state: Path, skip: Collection[str]) -> frozenset[bytes]:
+    """Names at the top of the workspace that are nobody's work, the state folder among them if it is there."""
+    names = {os.fsencode(name) for name in skip}
+    if state.parent == workspace:
+        names.add(os.fsencode(state.name))
+    return frozenset(names)
+
+
+def _config_home() -> str:
+    return os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+
+
 def _unseen(_path: bytes, _why: str) -> None:
     """What cannot be looked at is named by the snapshot."""
 
@@ -863,6 +943,11 @@ def _file_and_folder(entries: Entries, touched: list[bytes]) -> set[bytes]:
             folders.add(here)
             here = here.rpartition(b"/")[0]
     return {path for path in folders if path in entries}
+
+
+def tree_of(state: Path, task: str) -> Path:
+    """Where the task's folder is, or would be."""
+    return state / "trees" / _folder_name(task)
 
 
 def _folder_name(task: str) -> str:

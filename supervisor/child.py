@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-import sysconfig
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-import actors
 from actors import worker
+from actors.command import own_command
 from ipc import control
-from ipc.process import PIPE, Identity, Process, new_marker, python_command, spawn
+from ipc.process import PIPE, Identity, Process, new_marker, spawn
 
 from .restart import Exit
 
@@ -417,16 +416,11 @@ def worker_command(
     Ours are found whatever the user's PYTHONPATH and working directory hold; the worker gives the user's back to what
     it starts.
     """
-    command, extra = python_command()
-    full = dict(os.environ if environ is None else environ) | extra
-    theirs = full.pop("PYTHONPATH", None)
+    command, full = own_command(module, environ)
+    theirs = (os.environ if environ is None else environ).get("PYTHONPATH")
     if theirs is not None:
         full[worker.PYTHONPATH] = theirs
-    assert actors.__file__ is not None
-    root = Path(actors.__file__).resolve().parent.parent
-    if root not in {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}:
-        full["PYTHONPATH"] = str(root)  # run from a checkout
-    return [*command, "-P", "-X", "utf8", "-m", module], full
+    return command, full
 
 
 def new_nonce() -> str:

@@ -579,7 +579,7 @@ class Crew:
             try:
                 taken = await self.desk.run(lambda: self.documents.snapshot("your files changed"))
             except (StoreError, OSError) as error:
-                self.desk.alarm(str(error))
+                self.desk.alarm(str(error).split("\n")[0])  # git's has more lines, which differ each time
                 continue
             if taken is not None and taken.changed:
                 why = f"{taken.changed} file(s) of the repository changed."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 from anyio.to_thread import run_sync
 
+from actors.trees_process import GitProcessError
 from docs_store.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ class Desk:
         return await run_sync(work, limiter=self._limiter)
 
     async def patiently(self, work: Callable[[], T]) -> T:
-        """The same; while the disk is full or the folder read-only, say so and try again."""
+        """The same; while the disk is full, the folder read-only or git fails, say so and try again."""
         while True:
             try:
                 return await self.run(work)
-            except StoreUnavailableError as error:
-                self.alarm(str(error))
+            except (StoreUnavailableError, GitProcessError) as error:
+                self.alarm(str(error).split("\n")[0])
                 await anyio.sleep(TRY_AGAIN)
 
     def alarm(self, *problems: str) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.trees import Conflict, MissingCommitError, Snapshot, Trees
+from actors.trees import Conflict, MissingCommitError, Snapshot
+from actors.trees_process import TreesProcess
 from docs_store.errors import StoreError
 from docs_store.messages import SUPERVISOR, Draft, Question, Report, State, Status
 from docs_store.reconcile import Reconciler
@@ -61,22 +62,27 @@ class Delivered:
 class Documents:
     """One workspace's documents and work branch, as the supervisor handles them."""
 
-    def __init__(self, store: Store, reconciler: Reconciler, trees: Trees) -> None:
+    def __init__(self, store: Store, reconciler: Reconciler, trees: TreesProcess) -> None:
         self.store = store
         self.reconciler = reconciler
         self.trees = trees
         self._undelivered: tuple[tuple[Report, str], ...] = ()
         self._approvals_of = 0  # the record up to which `_undelivered` is right
+        self._taken = ""  # the last snapshot of ours
 
     @classmethod
-    def open(cls, workspace: Workspace, topology: Topology) -> Documents:
-        """Open or create the store; raises `StoreError` with what is wrong with it."""
+    def open(cls, workspace: Workspace, topology: Topology, *, marks: Mapping[str, str] | None = None) -> Documents:
+        """Open or create the store; raises `StoreError` with what is wrong with it. `marks` find what it starts."""
         store = Store.open(workspace.crew, topology=topology, head_file=workspace.head)
         return cls(
             store=store,
             reconciler=Reconciler(store, workspace.crew),
-            trees=Trees.open(workspace.root, workspace.state),
+            trees=TreesProcess(workspace.root, workspace.state, marks=marks),
         )
+
+    def close(self) -> None:
+        """End what was started for the work branch."""
+        self.trees.close()
 
     # -- views and hand edits
 
@@ -114,6 +120,8 @@ class Documents:
         Where the user's changes and the crew's undelivered work do not go together, the user's files win: the work
         branch starts anew from them, and Planning is told which commits that leaves behind.
         """
+        if self._taken and self._taken == self.store.refresh().snapshot == self.trees.unchanged_since():
+            return None
         with self.trees.lock():
             taken = self.trees.snapshot(note, on_progress=on_progress)
             state = self.store.refresh()
@@ -121,6 +129,7 @@ class Documents:
             state_tree = None if lost else state.tree
             if taken.commit == state.snapshot and state_tree is not None:
                 self._settle(state_tree)
+                self._taken = taken.commit
                 return None
             head: str = taken.commit
             left: tuple[str, ...] = ()
@@ -132,6 +141,7 @@ class Documents:
                     head = merged.head
             self.store.record_tree(head=head, snapshot=taken.commit, note=note)
             self._settle(head)
+            self._taken = taken.commit
         if left:
             self.store.post(SUPERVISOR, _left_behind(left, taken.commit), id=f"left.{taken.commit[:16]}")
         return taken

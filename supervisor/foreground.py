@@ -12,15 +12,16 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.to_thread import run_sync
 
+from actors.trees_process import GitProcessError
 from ipc.control import Ack
-from ipc.process import adopt_orphans, escapees, sweep
+from ipc.process import Identity, adopt_orphans, escapees, sweep
 
 from . import plane as event_plane
 from .child import Child, Fact
@@ -65,7 +66,15 @@ def run_workspace(options: RunOptions, view: View, *, config: Config | None = No
     multiprocessing.set_start_method("spawn", force=True)
     with supervising(workspace), logging_to(workspace.logs, config.log, verbose=options.verbose):
         forget_old_epochs(workspace.logs)
-        summary = anyio.run(_run, workspace, config, options, view)
+        try:
+            summary = anyio.run(_run, workspace, config, options, view)
+        except ExceptionGroup as errors:
+            found: Exception = errors
+            while isinstance(found, ExceptionGroup) and len(found.exceptions) == 1:
+                found = found.exceptions[0]
+            if not isinstance(found, GitProcessError):
+                raise
+            raise UserError(str(found).split("\n")[0]) from errors
     with suppress(OSError, ValueError):  # nobody can read it any more; the crew has ended as it has
         view.close(summary)
     return int(summary.exit)
@@ -78,7 +87,24 @@ async def _run(workspace: Workspace, config: Config, options: RunOptions, view: 
     if left:
         await sweep(marks)
     notifier = Notifier.from_environ()
-    documents = await run_sync(lambda: Documents.open(workspace, config.topology))
+    documents = await run_sync(lambda: Documents.open(workspace, config.topology, marks=marks))
+    try:
+        return await _run_crew(workspace, config, options, view, documents, notifier, marks, left)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_sync(documents.close)
+
+
+async def _run_crew(
+    workspace: Workspace,
+    config: Config,
+    options: RunOptions,
+    view: View,
+    documents: Documents,
+    notifier: Notifier,
+    marks: Mapping[str, str],
+    left: Sequence[Identity],
+) -> Summary:
     crews: list[Crew] = []
 
     def send_ack(worker: str, epoch: int, ack: Ack) -> None:

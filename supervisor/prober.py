@@ -108,7 +108,8 @@ class Prober:
 
 async def ask(config: ProbeConfig, number: int, *, folder: Path, environ: Mapping[str, str]) -> Answer:
     """Run the command in `folder` to its end or limit, with `environ` and what a tool may see of our environment."""
-    from actors.drivers.builtin.commands import environment, run  # most crews never need it
+    from actors.drivers.builtin.commands import run  # most crews never need it
+    from actors.environment import environment
 
     try:
         ran = await run(

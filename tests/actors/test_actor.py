@@ -16,11 +16,12 @@ from actors.actor import Actor, load_driver, main
 from actors.driver import Context
 from actors.phases import DEVELOPER, OutOfPolicyError
 from actors.testing import ProbeDriver, RecordingLine
+from actors.trees_process import GitHangsError, GitProcessError
 from docs_store.mailbox import AsyncMailbox, Mailbox
 from docs_store.messages import Draft, Outcome, Status, Task
 from docs_store.store import Store
 from docs_store.topology import DEFAULT, as_data
-from ipc.control import Assignment, Bell, Claimed, Finished, Hold, Idle, Ready, Stop, Turn, TurnDone, WantTurn
+from ipc.control import Assignment, Bell, Claimed, Finished, Hold, Idle, Ready, Stop, Trouble, Turn, TurnDone, WantTurn
 
 pytestmark = pytest.mark.anyio
 
@@ -321,3 +322,26 @@ def test_a_driver_is_found_by_its_dotted_path() -> None:
     assert isinstance(load_driver("actors.testing:ProbeDriver", "qa"), ProbeDriver)
     with pytest.raises(LookupError, match=r"package\.module:Name"):
         load_driver("nonsense", "qa")
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(GitProcessError("git died\nof it"), 2), (GitHangsError("git died"), 1)]
+)
+async def test_what_git_cannot_do_waits_for_the_user(
+    tmp_path: Path, store: Store, error: GitProcessError, attempts: int
+) -> None:
+    """A lost process of git's is tried again once, one that hangs is not; the task is blocked, and the worker lives."""
+
+    async def lose(_task: Task, _context: Context) -> Outcome:
+        raise error
+
+    posted = store.post("user", Draft(to="developer", kind="Fix", text="one")).id
+    driver = ProbeDriver(lose)
+    async with working(tmp_path, store, driver) as line:
+        await line.heard(Idle)
+    told = [one.text for one in line.reports if isinstance(one, Trouble)]
+    assert len(driver.tasks) == len(told) == attempts
+    assert set(told) == {str(error)}
+    message = store.refresh().messages[posted]
+    assert message.status is Status.BLOCKED
+    assert next(report for report in store.state.reports if report.task == posted).detail == "git died"

@@ -8,6 +8,7 @@ import pytest
 
 from actors.finishing import Overtaken, finish, settle
 from actors.trees import Trees
+from actors.trees_process import TreesProcess
 from docs_store.mailbox import Mailbox
 from docs_store.messages import Draft, Outcome, Status, Task
 from docs_store.store import FinishResult, Store
@@ -48,7 +49,7 @@ class Bench:
 
     def finish(self, task: Task, commit: str) -> FinishResult | Overtaken:
         outcome = Outcome(result="done", detail="changed", data={"commit": commit})
-        return finish(self.mailbox, task, outcome, lambda: self.trees)
+        return finish(self.mailbox, task, outcome, self.trees)
 
 
 @pytest.fixture
@@ -100,9 +101,7 @@ def test_a_death_between_record_and_branch_is_put_right_by_the_next(bench: Bench
 
 def test_without_a_commit_no_tree_is_opened(bench: Bench) -> None:
     """A cycle that changed nothing does not wait for the work branch."""
-
-    def never() -> Trees:
-        raise AssertionError("opened")
-
-    done = finish(bench.mailbox, bench.task(), Outcome(result="done", detail="looked"), never)
+    trees = TreesProcess(bench.root, bench.root / ".supervisor")
+    done = finish(bench.mailbox, bench.task(), Outcome(result="done", detail="looked"), trees)
     assert isinstance(done, FinishResult)
+    assert trees.pid is None

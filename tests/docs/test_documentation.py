@@ -19,7 +19,7 @@ import pytest
 import typer
 
 import ipc
-from actors import folders
+from actors import folders, glance
 from docs_store import archive, replay
 from docs_store.messages import KINDS
 from docs_store.topology import DEFAULT, STRATEGIC
@@ -357,6 +357,7 @@ def test_formats_page_has_the_numbers_of_the_code() -> None:
         "status": str(status.FORMAT),
         "control API": str(endpoint.FORMAT),
         "work trees' cache": str(folders.CACHE_VERSION),
+        "last look at your files": str(glance.VERSION),
         "control pipe": str(control.VERSION),
         "frame of events": str(frames.VERSION),
         "queue key": str(queue.KEY_VERSION),
@@ -386,6 +387,7 @@ def test_no_format_is_without_a_row() -> None:
         status,
         endpoint,
         folders,
+        glance,
         control,
         frames,
     )

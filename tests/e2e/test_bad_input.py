@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.trees import Trees
 from docs_store.topology import DEFAULT
 from supervisor.exits import Exit
 from tests.e2e.conftest import Shop
@@ -354,3 +355,18 @@ def test_a_history_cut_behind_the_last_record_of_a_worker_is_noticed(shop: Shop)
     segment.write_bytes(b"".join(lines[:-1]))
     assert shop.run() != 0
     assert "wiped or cut" in shop.output
+
+
+def test_a_damaged_shadow_repository_ends_the_run_with_words(shop: Shop) -> None:
+    """What git cannot read is no error of ours: the run says so, ends, and leaves nothing running."""
+    Trees.open(shop.root, shop.root / ".supervisor").snapshot("before")
+    commit = (shop.root / ".supervisor/shadow.git/refs/heads/user").read_text().strip()
+    damaged = shop.root / ".supervisor/shadow.git/objects" / commit[:2] / commit[2:]
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"rubbish")
+    assert shop.run() == 1
+    assert "git could not do 'snapshot'" in shop.output
+    assert "shadow.git is damaged" in shop.output
+    assert "our fault" not in shop.output
+    (shop.root / ".supervisor/shadow.git").rename(shop.root.parent / "away")
+    assert shop.run() == 0, shop.output

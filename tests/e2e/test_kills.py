@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,24 @@ def test_workers_killed_at_work(shop: Shop, undisturbed: Shop) -> None:
             gates.open(phase)
         assert run.wait() == 0, run.told()
     assert gates.overlap == ""
+    check_same_end(shop, undisturbed)
+
+
+def test_git_killed_under_workers(shop: Shop, undisturbed: Shop) -> None:
+    """A worker that loses its process for git goes on with another; the end is the same."""
+    much_to_do(shop)
+    lost: set[int] = set()
+    with shop.watch() as run:
+        while run.process.poll() is None and len(lost) < 3:
+            for one in psutil.Process(run.process.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    owner = one.ppid()
+                    if owner not in {run.process.pid, *lost} and "actors.trees_server" in one.cmdline():
+                        os.kill(one.pid, SIGKILL)
+                        lost.add(owner)
+            time.sleep(0.02)
+        assert run.wait() == 0, run.told()
+    assert len(lost) == 3
     check_same_end(shop, undisturbed)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,8 +62,10 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.documents.close()
 
 
 def test_nothing_is_delivered_before_qa_approved_it(desk: Desk) -> None:
@@ -185,3 +189,20 @@ def test_a_late_report_approves_nothing(desk: Desk) -> None:
     report = desk.store.refresh().reports[-1]
     assert approved(report)
     assert approved(replace(report, late=True)) == ()
+
+
+def test_looking_at_files_that_have_not_changed_needs_no_process(desk: Desk) -> None:
+    """The crew's owner looks every ten seconds; git is started when there is something to take."""
+    deadline = time.monotonic() + 15
+    while True:
+        desk.documents.trees.close()
+        assert desk.documents.snapshot("your files changed") is None
+        if desk.documents.trees.pid is None:  # files that are very young are read again
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (desk.root / "a.txt").write_text("edited\n")
+    taken = desk.documents.snapshot("your files changed")
+    assert taken is not None
+    assert taken.changed == 1
+    assert desk.documents.trees.pid is not None

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import anyio
 import pytest
 
-from actors.drivers.builtin.commands import environment
+from actors.environment import environment
 from docs_store.messages import SUPERVISOR, Draft, Outcome, State
 from docs_store.store import Store
 from supervisor import notifications as module

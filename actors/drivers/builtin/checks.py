@@ -22,7 +22,8 @@ import anyio.to_thread
 
 from ipc.process import SpawnError
 
-from .commands import Ran, environment, run
+from ...environment import environment
+from .commands import Ran, run
 from .findings import Finding, Severity
 from .project import Probe, Project, probe, python_path
 

@@ -101,7 +101,7 @@ class BuiltinDebugging:
         there, run = await again(desk, head, tree, project, finding, self._runs)
         if there is None:
             return _gone(finding, f"it passes now: {run}")
-        cause = await run_sync(lambda: explain(there, tree, workspace=desk.context.workspace))
+        cause = await run_sync(lambda: explain(there, tree, last_change=desk.context.trees.last_change))
         fixed = await self._by_safe_fixes(desk, head, tree, project, there, cause)
         if fixed is not None:
             return _fixed(finding, fixed, "a safe fix of the code it runs through makes it pass")

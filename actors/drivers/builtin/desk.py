@@ -13,7 +13,6 @@ from anyio.to_thread import run_sync
 from docs_store.messages import Message, Task
 
 from ...driver import Context
-from ...trees import Trees
 from .analysis import Analysis, analyse
 from .findings import Finding
 from .project import Project, discover
@@ -26,7 +25,6 @@ class Desk:
         self.task = task
         self.context = context
         self.read: dict[str, int] = {}
-        self._trees: Trees | None = None
 
     def documents(self, *names: str) -> dict[str, str]:
         """The texts of these documents as of the claim; `read` gets the revisions that rewrites are merged against."""
@@ -58,30 +56,22 @@ class Desk:
 
     # -- the work branch
 
-    async def trees(self) -> Trees:
-        if self._trees is None:
-            self._trees = await run_sync(Trees.open, self.context.workspace, self.context.state)
-        return self._trees
-
     async def head(self) -> str | None:
         """The work branch as the history has it; None before the first snapshot."""
         return await run_sync(lambda: self.context.mailbox.mailbox.tree)
 
     async def checkout(self, commit: str) -> Path:
         """This phase's own tree, reset to that commit: nothing of an earlier attempt is left in it."""
-        trees = await self.trees()
-        return await run_sync(trees.checkout, self.context.phase, commit)
+        return await run_sync(self.context.trees.checkout, self.context.phase, commit)
 
     async def commit(self, tree: Path, note: str, only: Iterable[str]) -> str | None:
         """These files of the tree as a commit by this phase (what tests left lying stays out); None if unchanged."""
-        trees = await self.trees()
-        files = tuple(only)
+        trees, files = self.context.trees, tuple(only)
         return await run_sync(lambda: trees.commit(tree, note, self.context.phase.capitalize(), only=files))
 
     async def ignored(self, folders: Iterable[str]) -> tuple[str, ...]:
         """The user's generated files below these folders, which ignore rules keep out of every tree."""
-        trees = await self.trees()
-        return await run_sync(trees.ignored, tuple(folders))
+        return await run_sync(self.context.trees.ignored, tuple(folders))
 
     async def project(self, tree: Path) -> Project:
         """The Python project in that tree, tested with the interpreter of the user's workspace."""

@@ -1,20 +1,19 @@
 """Explains a finding: the failing line of the project's own code, the expression there, values, its last change.
 
-Reads sources and the user's git (by its library, never writing); runs nothing. It says what the traceback shows and
+Reads sources and asks who last changed them; runs nothing. It says what the traceback shows and
 marks as a suspicion what it concludes; what should be done is decided elsewhere.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ...blame import LastChange
 from .checks import Failure, Frame, clean
 from .findings import Finding
 from .symbols import Symbol, UndecodableError, decode, parse, symbols
@@ -23,18 +22,7 @@ _COMPARED = re.compile(r"^(?:AssertionError: )?assert (.+?) (==|!=|<=|>=|<|>|not
 _WHERE = re.compile(r"^\s*\+\s+where (.+?) = ([\w.]+)\(")
 _MOST_VALUES = 5
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastChange:
-    """The commit of the user's that last touched a line. `date` is ISO 8601, UTC."""
-
-    commit: str
-    author: str
-    date: str
-    summary: str
-
-    def __str__(self) -> str:
-        return f"{self.commit[:10]} by {self.author} on {self.date[:10]}: {self.summary}"
+Blame = Callable[[str, str, int, int], LastChange | None]  # of a file with that text: its lines from, to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +90,8 @@ class Cause:
         }
 
 
-def explain(finding: Finding, tree: Path, *, workspace: Path | None = None) -> Cause:
-    """Explain a finding of the tests in a tree; `workspace` is where the user's git may be. Blocks."""
+def explain(finding: Finding, tree: Path, *, last_change: Blame | None = None) -> Cause:
+    """Explain a finding of the tests in a tree; `last_change` asks the user's git. Blocks."""
     failure = Failure.from_dict(finding.data)
     sources = _Sources(tree)
     where = _failing_frame(failure.frames)
@@ -122,9 +110,11 @@ def explain(finding: Finding, tree: Path, *, workspace: Path | None = None) -> C
     place = Place(file=where.file, line=where.line, function=function, source=where.source)
     blamed = suspects[0] if suspects else place
     last = None
-    if workspace is not None:
+    if last_change is not None:
         first, end = sources.span(blamed) if suspects else (blamed.line, blamed.line)
-        last = last_change(workspace, blamed.file, sources.text(blamed.file) or "", first, end)
+        last = last_change(blamed.file, sources.text(blamed.file) or "", first, end)
+        if last is not None:
+            last = replace(last, author=clean(last.author), summary=clean(last.summary))
     cause = Cause(
         text="",
         exception=failure.exception,
@@ -416,59 +406,6 @@ def _dotted(node: ast.expr) -> str:
     if isinstance(node, ast.Call):  # Digest(…).render(…)
         return _dotted(node.func)
     return ""
-
-
-# -- git -----------------------------------------------------------------------------------------------------------
-
-
-def last_change(workspace: Path, file: str, text: str, first: int, last: int) -> LastChange | None:
-    """The newest commit of the user's HEAD that touched these lines of `text`; None without git, or if none did."""
-    import pygit2
-
-    found = pygit2.discover_repository(str(workspace))
-    if found is None:
-        return None
-    try:
-        repo = pygit2.Repository(found)
-        if repo.head_is_unborn or not repo.workdir:
-            return None
-        path = (workspace.resolve() / file).relative_to(Path(repo.workdir).resolve()).as_posix()
-        head = repo.head.peel(pygit2.Commit)
-        blob = head.tree[path]
-        if not isinstance(blob, pygit2.Blob):
-            return None
-        committed = decode(blob.data).split("\n")
-        lines = _lines_then(committed, text.split("\n"), first, last)
-        if not lines:
-            return None
-        blame = repo.blame(path, newest_commit=head.id, min_line=min(lines), max_line=max(lines))
-        newest: pygit2.Commit | None = None
-        for hunk in blame:
-            start = hunk.final_start_line_number
-            if any(start <= line < start + hunk.lines_in_hunk for line in lines):
-                commit = repo[hunk.final_commit_id]
-                if isinstance(commit, pygit2.Commit) and (newest is None or commit.commit_time > newest.commit_time):
-                    newest = commit
-    except (pygit2.GitError, KeyError, ValueError, OSError):
-        return None  # shallow, damaged, or the file is new: the explanation goes without
-    if newest is None:
-        return None
-    return LastChange(
-        commit=str(newest.id),
-        author=clean(newest.author.name),
-        date=datetime.fromtimestamp(newest.author.time, UTC).isoformat(),
-        summary=clean(newest.message).strip().partition("\n")[0],
-    )
-
-
-def _lines_then(committed: Sequence[str], now: Sequence[str], first: int, last: int) -> list[int]:
-    """Which lines (1-based) of the committed file these lines of today's are."""
-    if list(committed) == list(now):
-        return list(range(first, last + 1))
-    found: list[int] = []
-    for a, b, size in difflib.SequenceMatcher(None, committed, now, autojunk=False).get_matching_blocks():
-        found.extend(a + line - b + 1 for line in range(max(first - 1, b), min(last, b + size)))
-    return found
 
 
 # -- words ---------------------------------------------------------------------------------------------------------

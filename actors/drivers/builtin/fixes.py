@@ -15,8 +15,9 @@ import anyio.to_thread
 
 from ipc.process import SpawnError
 
+from ...environment import environment
 from .checks import BAD, TestRun, ruff_command, run_ruff
-from .commands import environment, run
+from .commands import run
 from .findings import Finding
 from .project import Project
 

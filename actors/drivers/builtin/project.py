@@ -20,7 +20,8 @@ from typing import Any
 from actors.ignore import walk
 from ipc.process import SpawnError
 
-from .commands import environment, run
+from ...environment import environment
+from .commands import run
 
 _NO_PACKAGES = frozenset(
     {

@@ -8,9 +8,9 @@ import pytest
 
 from actors.drivers.builtin import checks
 from actors.drivers.builtin.checks import Frame, TestRun, exit_words, run_ruff, run_tests
-from actors.drivers.builtin.commands import environment
 from actors.drivers.builtin.findings import Finding
 from actors.drivers.builtin.project import discover
+from actors.environment import environment
 from ipc.process import escapees, identify
 
 pytestmark = pytest.mark.anyio

@@ -1,10 +1,12 @@
+from functools import partial
 from pathlib import Path
 
 import pygit2
 import pytest
 
+from actors.blame import last_change
 from actors.drivers.builtin.checks import run_tests
-from actors.drivers.builtin.explain import Cause, explain, last_change
+from actors.drivers.builtin.explain import Cause, explain
 from actors.drivers.builtin.findings import Finding
 from actors.drivers.builtin.project import discover
 
@@ -78,7 +80,7 @@ def test_direct():
 
 async def causes(folder: Path) -> dict[str, Cause]:
     run = await run_tests(discover(folder), tree=folder)
-    return {f.symbol or f.file: explain(f, folder, workspace=folder) for f in run.findings}
+    return {f.symbol or f.file: explain(f, folder, last_change=partial(last_change, folder)) for f in run.findings}
 
 
 async def test_causes_name_line_expression_values_and_last_change(tmp_path: Path) -> None:
@@ -175,5 +177,5 @@ def test_long():
         (tmp_path / name).write_text(text)
     run = await run_tests(discover(tmp_path), tree=tmp_path, timeout=60)
     (finding,) = run.findings
-    said = explain(finding, tmp_path, workspace=tmp_path).text
+    said = explain(finding, tmp_path, last_change=partial(last_change, tmp_path)).text
     assert "wanted the line 'yes', got 'no'" in said

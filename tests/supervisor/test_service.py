@@ -103,6 +103,20 @@ def test_systemd_takes_the_unit(tmp_path: Path, scope: Scope, name: str) -> None
     assert (done.returncode, ours) == (0, [])
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+def test_systemd_calls_the_system_s_service_ok(tmp_path: Path) -> None:
+    """Its exposure, which `systemd-analyze security` gives from 0 to 10, is no more than the documentation says."""
+    made = service(scope="system", user="builder")
+    file = tmp_path / f"{made.name}.service"
+    file.write_text(unit(made), encoding="utf-8")
+    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=41", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze is older than 250")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"exposure level for .*: (\d\.\d) OK", done.stdout)
+
+
 @given(visible)
 def test_a_unit_s_command_line_is_the_command(name: str) -> None:
     """Blanks, quotes, backslashes, percent signs and dollars reach the program as they are."""

@@ -20,7 +20,7 @@ from docs_store.history import Head, encode
 from docs_store.messages import Status
 from docs_store.store import Store
 from supervisor.control.endpoint import endpoint_file
-from supervisor.workspace import FORMATS, Workspace
+from supervisor.workspace import FORMATS, Workspace, runtime_folder
 from tests.e2e.conftest import Shop, shop_in
 
 pytestmark = [pytest.mark.timeout(200)]
@@ -144,9 +144,7 @@ def newer_status(shop: Shop) -> None:
 
 def newer_control(shop: Shop) -> None:
     running(shop)
-    folder = Path(shop.environ["XDG_RUNTIME_DIR"]) / "phase-supervisor"
-    folder.mkdir(exist_ok=True, mode=0o700)
-    path = endpoint_file(Workspace(shop.root), folder)
+    path = endpoint_file(Workspace(shop.root), runtime_folder(shop.environ))
     said = {"pid": os.getpid(), "port": 1, "token": "t", "workspace": str(shop.root), "format": 2}
     path.write_text(json.dumps(said), "utf-8")
 

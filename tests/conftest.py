@@ -3,7 +3,7 @@
     @pytest.mark.only_on("posix", reason="SIGSTOP")
 
 A skip is then what could run here and does not, and is worth a look. `tests/windows/plan.py` uses the same door for
-what Wine lacks.
+what Wine lacks, or takes too long for.
 """
 
 from __future__ import annotations
@@ -69,6 +69,6 @@ def pytest_testnodedown(node: object, error: object) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reasons = config.stash[REASONS]
     if reasons:
-        terminalreporter.section(f"{sum(reasons.values())} left out: not of this system")
+        terminalreporter.section(f"{sum(reasons.values())} left out here")
         for reason, count in reasons.most_common():
             terminalreporter.line(f"{count:4} {reason}")

@@ -56,7 +56,7 @@ def test_it_is_counted_by_reason(tmp_path: Path, side_by_side: bool) -> None:  #
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 left out: not of this system" in done.stdout
+    assert "4 left out here" in done.stdout
     assert f"   3 only on {ELSEWHERE}: a thing of theirs" in done.stdout
     assert "   1 a stand-in lacks it" in done.stdout
     assert "not asked for" not in done.stdout

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -109,7 +109,6 @@ def install(
 ) -> None:
     """Make this workspace's crew a service that starts with the system (or with your login)."""
     from supervisor.bootstrap import require_trust
-    from supervisor.service import launchd, systemd
     from supervisor.service.installed import this_systems
 
     session: Session = ctx.obj
@@ -118,10 +117,10 @@ def install(
     workspace = session.workspace()
     config = workspace.read_config()
     agreeing: list[str] = []
-    if kind == "windows" or service.scope == "user":
+    if service.scope == "user":
         require_trust(workspace, config)
-    elif config.commands():  # whose agreement counts is the account's, not root's
-        agreeing = (launchd if kind == "launchd" else systemd).trusting(service)
+    elif config.commands():  # whose agreement counts is the account's, not root's or an administrator's
+        agreeing = _trusting(kind, service)
     file = this_systems().install(service)
     if as_json:
         said = {"name": service.name, "scope": service.scope, "file": str(file) if file else None}
@@ -129,10 +128,20 @@ def install(
         return
     say(f"{service.name} is installed{f': {file}' if file else ''}.")
     if agreeing:
-        say(f"Each start ends with 78 until {service.user} has agreed to what {workspace.config} would run:")
+        account = service.user or "LocalSystem"
+        say(f"Each start ends with 78 until {account} has agreed to what {workspace.config} would run:")
         say(*(f"  {command}" for command in config.commands()))
         say("If that is fine:", *(f"  {command}" for command in agreeing))
     say(f"Start it now: supervisor service start{_again(name, system=system)}")
+
+
+def _trusting(kind: Kind, service: Service) -> list[str]:
+    """The commands by which the account of a system's service agrees to what the workspace would run."""
+    from supervisor.service import launchd, systemd, wrappers
+
+    if kind == "windows":
+        return wrappers.trusting(service, windows=PureWindowsPath(os.environ.get("SYSTEMROOT", r"C:\Windows")))
+    return launchd.trusting(service) if kind == "launchd" else systemd.trusting(service)
 
 
 @app.command()

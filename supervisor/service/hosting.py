@@ -7,6 +7,8 @@ Pure, and so tried on every system. Who reports and what runs is `windows`; the 
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import PurePath
@@ -112,6 +114,20 @@ def is_there(state: str, wanted: Literal["running", "stopped"]) -> bool | None:
     if has_ended or state == "not installed":
         return wanted == "stopped"
     return True if state == wanted else None
+
+
+def image_path(words: Sequence[str]) -> str:
+    """The host's command line as the manager keeps it; ValueError for a percent sign.
+
+    Variables are put in at each start, within quotes too, and nothing stands for the sign itself.
+    """
+    line = subprocess.list2cmdline(words)
+    if "%" in line:
+        raise ValueError(
+            f"{line!r} contains a percent sign, which the service control manager takes for a variable's; "
+            "use a folder, and a Python, without one in its path"
+        )
+    return line
 
 
 def recovery() -> list[int]:

@@ -24,11 +24,23 @@ from typing import Any, Literal, NoReturn
 from ipc import job_object
 from ipc.process import python_command
 from supervisor.control.client import find_running
-from supervisor.exits import Exit, UserError
+from supervisor.exits import Exit, UsageError, UserError
 from supervisor.workspace import Workspace, find
 
 from .definition import START_WITHIN, STOP_WITHIN, Service
-from .hosting import ACCEPTED, STALL, Course, Ended, Reported, after_refusal, ended, is_end, is_there, recovery
+from .hosting import (
+    ACCEPTED,
+    STALL,
+    Course,
+    Ended,
+    Reported,
+    after_refusal,
+    ended,
+    image_path,
+    is_end,
+    is_there,
+    recovery,
+)
 from .installed import ServiceError, State, Status
 
 try:
@@ -191,15 +203,22 @@ class WindowsServices:
     """The service control manager, for the command line."""
 
     def install(self, service: Service) -> None:
-        """Delayed automatic start, recovery by restarts, time enough to stop; the same Python as now."""
+        """Delayed automatic start, recovery by restarts, time enough to stop; the same Python as now.
+
+        `UsageError` for a path that the manager would change.
+        """
         start, environ = python_command()
         host = [*start, "-P", "-m", "supervisor.service.windows", "--name", service.name, str(service.workspace)]
+        try:
+            line = image_path(host)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         with _Scm(win32service.SC_MANAGER_ALL_ACCESS) as scm:
             try:
                 handle = win32service.CreateService(
                     *(scm, service.name, service.description, win32service.SERVICE_ALL_ACCESS),
                     *(win32service.SERVICE_WIN32_OWN_PROCESS, win32service.SERVICE_AUTO_START),
-                    *(win32service.SERVICE_ERROR_NORMAL, subprocess.list2cmdline(host)),
+                    *(win32service.SERVICE_ERROR_NORMAL, line),
                     *(None, 0, None, None, None),  # LocalSystem
                 )
             except pywintypes.error as error:

@@ -1,8 +1,8 @@
 """Ready configuration for the established service wrappers of Windows: Shawl, WinSW and NSSM.
 
-Pure. Each one stops with Ctrl-C first, which is an orderly end for us, and is told to wait for it; none of them starts
-again what a person has to put right first. The texts are for people to paste, commands into cmd.exe; nothing here is
-run by us.
+And what is typed for an account that types nothing itself. Pure. Each wrapper stops with Ctrl-C first, which is an
+orderly end for us, and is told to wait for it; none of them starts again what a person has to put right first. The
+texts are for people to paste, commands into cmd.exe; nothing here is run by us.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Sequence
+from pathlib import PurePath
 from xml.sax.saxutils import escape, quoteattr
 
 from .definition import DO_NOT_RETRY, RESTART_AFTER, STOP_WITHIN, Service
@@ -83,6 +84,15 @@ def nssm(service: Service) -> str:
         ["nssm", "start", name],
     ]
     return _prompted(*commands)
+
+
+def trusting(service: Service, *, windows: PurePath) -> list[str]:
+    """What an administrator types so that LocalSystem agrees to the workspace's commands where it will look.
+
+    `windows` is the system's own folder (%SystemRoot%); a service's LOCALAPPDATA lies in it.
+    """
+    folder = windows / "System32" / "config" / "systemprofile" / "AppData" / "Local"
+    return _prompted(["set", f"LOCALAPPDATA={folder}"], [*service.command[:6], "trust"]).splitlines()
 
 
 def _prompted(*commands: Sequence[str]) -> str:

@@ -55,8 +55,7 @@ class Station:
             if self.options.get("serve", True):
                 self.pump.serve()
             print("open", flush=True)
-            stdin = await self.lines()
-            while line := (await stdin.readline()).decode().split():
+            while line := (await asyncio.to_thread(sys.stdin.readline)).split():
                 if line[0] == "finish":
                     break
                 await self.obey(*line)
@@ -66,11 +65,6 @@ class Station:
             counts = {"served_again": self.pump.statistics().served_again, "drained": self.pump.drained()}
         self.journal.close()
         print("done " + json.dumps(counts), flush=True)
-
-    async def lines(self) -> asyncio.StreamReader:
-        reader = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        return reader
 
     async def obey(self, command: str, *arguments: str) -> None:
         pump, queue = self.pump, self.pump.queue

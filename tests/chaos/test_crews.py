@@ -22,7 +22,7 @@ from tests.chaos.relay import text_of
 
 ROOT = Path(__file__).parents[2]
 PEACE = Blow(pause=1e9, what="stop", crew=0, role="agent")
-pytestmark = pytest.mark.only_on("posix", reason="SIGKILL and SIGSTOP")
+pytestmark = pytest.mark.only_on("posix", reason="its blows are signals")
 
 
 def account(crew: ChaosCrew) -> Account:

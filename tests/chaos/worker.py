@@ -51,7 +51,8 @@ def main() -> None:
         marker_fd=1,
         mode=told["mode"],
     )
-    os.set_blocking(1, False)
+    if sys.platform != "win32":
+        os.set_blocking(1, False)
     threading.Thread(target=listen, args=(emitter,), daemon=True).start()
     screenshot = random.Random(0).randbytes(told["screenshot"])
     witness = os.open(told["witness"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

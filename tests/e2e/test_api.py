@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from supervisor.control.endpoint import Endpoint, endpoint_file, load
-from supervisor.workspace import Workspace
+from supervisor.workspace import Workspace, runtime_folder
 from tests.e2e.conftest import LIMIT, Shop
 
 pytestmark = [pytest.mark.timeout(200)]
@@ -31,10 +30,9 @@ STRANGERS: dict[str, tuple[dict[str, str], int]] = {
 def api(shop: Shop) -> Iterator[tuple[Shop, Endpoint]]:
     """A crew in the background and where it listens; ended however the test went."""
     shop.say("start")
-    folder = Path(shop.environ["XDG_RUNTIME_DIR"]) / "phase-supervisor"
-    endpoint = load(endpoint_file(Workspace(shop.root), folder))
-    assert endpoint is not None
     try:
+        endpoint = load(endpoint_file(Workspace(shop.root), runtime_folder(shop.environ)))
+        assert endpoint is not None
         yield shop, endpoint
     finally:
         shop.tries("stop")

@@ -207,6 +207,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield from mounted(tmp_path / "shop" / "crew", "size=1m")
 
 
+@pytest.mark.only_on("linux", reason="a small file system is mounted")
 def test_a_full_disk_is_an_alarm_and_work_goes_on_when_there_is_space(small_disk: Path, shop: Shop) -> None:
     """While the history cannot grow, work pauses with a clear alarm; nothing is lost, and it resumes by itself."""
     shop.write("shop/cart.py", "import json\n\n\ndef total(prices):\n    return sum(prices)\n")
@@ -228,6 +229,7 @@ def small_state(tmp_path: Path) -> Iterator[Path]:
     yield from mounted(tmp_path / "shop" / ".supervisor", "size=20m")
 
 
+@pytest.mark.only_on("linux", reason="a small file system is mounted")
 def test_a_full_disk_under_the_journal_and_the_trees(small_state: Path, shop: Shop) -> None:
     """Where neither events nor task trees find room the work waits, with one alarm; nothing is lost or there twice."""
     shop.write("shop/cart.py", "import json\n\n\ndef total(prices):\n    return sum(prices)\n")
@@ -254,7 +256,10 @@ def test_a_full_disk_under_the_journal_and_the_trees(small_state: Path, shop: Sh
 def said(shop: Shop) -> str:
     """What the supervisor said in its log, and on standard error where the log had no room."""
     logs = (shop.root / ".supervisor" / "logs").glob("supervisor*")
-    texts = [path.read_text() for path in (*logs, shop.root.parent / f"{shop.root.name}.err")]
+    texts = [
+        path.read_text(encoding="utf-8", errors="replace")
+        for path in (*logs, shop.root.parent / f"{shop.root.name}.err")
+    ]
     return "".join(texts)
 
 
@@ -288,6 +293,7 @@ def read_only(shop: Shop, request: pytest.FixtureRequest) -> Iterator[Callable[[
         subprocess.run(["umount", "-l", crew], check=True)
 
 
+@pytest.mark.only_on("posix", reason="a folder's mode")
 def test_a_folder_without_write_permission_is_refused_at_the_start(
     shop: Shop, read_only: Callable[[bool], None]
 ) -> None:
@@ -301,6 +307,7 @@ def test_a_folder_without_write_permission_is_refused_at_the_start(
     check(shop)
 
 
+@pytest.mark.only_on("posix", reason="a folder's mode")
 @pytest.mark.parametrize("read_only", ["shop"], indirect=True)
 def test_a_fix_that_cannot_be_delivered_is_put_to_the_user(shop: Shop, read_only: Callable[[bool], None]) -> None:
     """Sources that may not be written to are left as they are; the user is asked, nothing of ours fails."""
@@ -315,6 +322,7 @@ def test_a_fix_that_cannot_be_delivered_is_put_to_the_user(shop: Shop, read_only
     check(shop)
 
 
+@pytest.mark.only_on("posix", reason="a folder's mode")
 def test_a_folder_that_becomes_read_only_is_an_alarm(shop: Shop, read_only: Callable[[bool], None]) -> None:
     """Work pauses with an alarm, and goes on when the folder can be written to again."""
     with shop.watch() as run:

@@ -31,10 +31,10 @@ def test_a_feature_written_down_while_the_crew_runs(shop: Shop) -> None:
         gates.inside("qa")
         tertiary, primary = (shop.root / "crew" / f"{name}_OBJECTIVES.md" for name in ("TERTIARY", "PRIMARY"))
         section = FEATURE.partition("# TERTIARY_OBJECTIVES\n")[2].replace("\n    ", "\n").strip()
-        before = tertiary.read_text()
+        before = tertiary.read_text("utf-8")
         head, rule, foot = before.rpartition("\n---\n")
         save(tertiary, f"{head}\n{section}\n{rule}{foot}")
-        before = primary.read_text()
+        before = primary.read_text("utf-8")
         assert "## Objectives\n" in before
         save(primary, before.replace("## Objectives\n", "## Objectives\n\n- [ ] A discount\n", 1))
         taken_in(run, "TERTIARY_OBJECTIVES")
@@ -53,7 +53,7 @@ def test_a_task_added_by_hand_while_the_crew_runs(shop: Shop) -> None:
         gates.inside("qa")
         document = shop.root / "crew/DEVELOPER_READ.md"
         line = "- [ ] Priority: HIGH - Please paint the shop green"
-        save(document, document.read_text().replace("## Priority Tasks\n", f"## Priority Tasks\n\n{line}\n", 1))
+        save(document, document.read_text("utf-8").replace("## Priority Tasks\n", f"## Priority Tasks\n\n{line}\n", 1))
         taken_in(run, "DEVELOPER_READ")
         gates.open("qa")
         assert run.wait() == 1, run.told()  # nobody here can paint: it waits for the user
@@ -75,10 +75,10 @@ def test_a_task_ticked_by_hand_while_the_crew_runs(shop: Shop) -> None:
         gates.inside("developer")  # at work on the feature; what else it gets waits
         document = shop.root / "crew/DEVELOPER_READ.md"
         mine = "- [ ] Rename everything"
-        save(document, document.read_text().replace("## Priority Tasks\n", f"## Priority Tasks\n\n{mine}\n", 1))
+        save(document, document.read_text("utf-8").replace("## Priority Tasks\n", f"## Priority Tasks\n\n{mine}\n", 1))
         taken_in(run, "DEVELOPER_READ")
-        run.until(lambda _: "Rename everything (from User) <!-- id:" in document.read_text())
-        lines = document.read_text().split("\n")
+        run.until(lambda _: "Rename everything (from User) <!-- id:" in document.read_text("utf-8"))
+        lines = document.read_text("utf-8").split("\n")
         changed = [one.replace("- [ ]", "- [x]") if "Rename everything" in one else one for one in lines]
         seen = len(run.events)
         save(document, "\n".join(changed))
@@ -98,8 +98,8 @@ def test_free_text_survives_a_whole_run(shop: Shop) -> None:
     notes = "Ünder no circumstances\n\ttouch this —  `ever`.\n\n* not a task\n"
     documents = [shop.root / "crew" / f"{name}_READ.md" for name in ("PLANNING", "DEVELOPER", "QA", "DEBUG")]
     for document in documents:
-        save(document, document.read_text().replace("## Notes\n", f"## Notes\n\n{notes}", 1))
+        save(document, document.read_text("utf-8").replace("## Notes\n", f"## Notes\n\n{notes}", 1))
     assert shop.run() == 0, shop.output
     for document in documents:
-        assert notes in document.read_text()
+        assert notes in document.read_text("utf-8")
     shop.say("docs", "verify")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shop, end, living
+from tests.systems import SIGKILL
 
 LIMIT = 300.0  # seconds for one step on a busy machine; a quiet one needs a tenth
 OWN = [f"own_{number:02}" for number in range(60)]
@@ -38,9 +38,8 @@ def finished(shop: Shop) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nobody can be killed by a signal there")
 def test_sixty_four_phases_run_and_restart_cleanly(shop: Shop) -> None:
-    """Sixteen SIGKILLed in one go are replaced once each, the others never; a task is done after it; none survives."""
+    """Sixteen killed in one go are replaced once each, the others never; a task is done after it; none survives."""
     shop.write("supervisor.toml", "".join(f'[phases.{key}]\nactor = "actors.testing:ProbeDriver"\n' for key in PHASES))
     shop.say("trust")
     process = shop.start()
@@ -49,7 +48,7 @@ def test_sixty_four_phases_run_and_restart_cleanly(shop: Shop) -> None:
         assert set(before) == set(PHASES)
         assert len({phase["pid"] for phase in before.values()}) == 64
         for key in VICTIMS:
-            os.kill(before[key]["pid"], signal.SIGKILL)
+            os.kill(before[key]["pid"], SIGKILL)
         until(shop, lambda phase: phase["pid"] not in {before[key]["pid"] for key in VICTIMS}, "was replaced")
         after = until(shop, lambda phase: phase["state"] == "ready" and not phase["task"], "came back")
         assert {key for key in PHASES if after[key]["pid"] != before[key]["pid"]} == set(VICTIMS)

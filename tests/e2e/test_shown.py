@@ -65,6 +65,7 @@ def test_plain_lines(shop: Shop) -> None:
     assert any("approved" in line.lower() for line in after)
 
 
+@pytest.mark.only_on("posix", reason="tmux shows a terminal's screen")
 def test_the_live_view(shop: Shop) -> None:
     """In a terminal of 80 columns a row per phase stands still, nothing is torn, and the summary ends it."""
     tmux = shutil.which("tmux")

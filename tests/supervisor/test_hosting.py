@@ -16,6 +16,7 @@ from supervisor.service.hosting import (
     Reported,
     after_refusal,
     ended,
+    image_path,
     is_end,
     is_there,
     recovery,
@@ -140,3 +141,12 @@ def test_where_a_service_is_to_come_to() -> None:
         "failed": False,
         "stopped": False,
     }
+
+
+@pytest.mark.parametrize("folder", [r"C:\100%", r"C:\%TEMP%\shop", r"C:\my 5% and 6%"])
+def test_a_percent_sign_is_not_left_to_the_manager(folder: str) -> None:
+    """It puts variables into the command line that it keeps, quoted or not: refused, and everything else kept whole."""
+    words = [r"C:\Program Files\venv\python.exe", "-P", "-m", "supervisor.service.windows", "--name", "x"]
+    with pytest.raises(ValueError, match="percent sign"):
+        image_path([*words, folder])
+    assert image_path([*words, r"C:\my shop"]).endswith('-P -m supervisor.service.windows --name x "C:\\my shop"')

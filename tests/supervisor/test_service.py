@@ -29,7 +29,7 @@ from supervisor.service.installed import Answer, Launchd, ServiceError, Systemd
 from supervisor.service.launchd import plist
 from supervisor.service.relayed import relayed
 from supervisor.service.systemd import unit
-from supervisor.service.wrappers import nssm, shawl, winsw
+from supervisor.service.wrappers import nssm, shawl, trusting, winsw
 from supervisor.workspace import NAME, Workspace
 
 ODD = "/srv/100 % günstig/it's $HOME"
@@ -101,6 +101,20 @@ def test_systemd_takes_the_unit(tmp_path: Path, scope: Scope, name: str) -> None
     done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
     ours = [line for line in (done.stdout + done.stderr).splitlines() if made.name in line]
     assert (done.returncode, ours) == (0, [])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+def test_systemd_calls_the_system_s_service_ok(tmp_path: Path) -> None:
+    """Its exposure, which `systemd-analyze security` gives from 0 to 10, is no more than the documentation says."""
+    made = service(scope="system", user="builder")
+    file = tmp_path / f"{made.name}.service"
+    file.write_text(unit(made), encoding="utf-8")
+    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=41", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze is older than 250")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"exposure level for .*: (\d\.\d) OK", done.stdout)
 
 
 @given(visible)
@@ -381,6 +395,47 @@ def test_nobody_asks_root_for_its_trust(
     (workspace / "supervisor.toml").write_text("", encoding="utf-8")
     assert run_cli([*base, "--system", "--user", "builder"]) == 0
     assert "agreed" not in capsys.readouterr().out
+
+
+def test_nor_an_administrator_for_theirs(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows it is LocalSystem that runs the crew: how it agrees is said, in the folder where it looks."""
+    (workspace / "supervisor.toml").write_text('[notify]\ncommand = ["tell", "me"]\n', encoding="utf-8")
+    manager = Launchd(Manager(), folders=dict.fromkeys(("user", "system"), workspace.parent / "units"))
+    monkeypatch.setattr("supervisor.service.installed.this_systems", lambda: manager)
+    monkeypatch.setattr("supervisor.cli.service._usual", lambda: Wrapper.shawl)
+    monkeypatch.setenv("SYSTEMROOT", r"D:\Windows")
+    capsys.readouterr()
+    assert run_cli(["-C", str(workspace), "service", "install"]) == 0
+    said = capsys.readouterr().out
+    assert "until LocalSystem has agreed" in said
+    assert "tell me" in said
+    assert r"set LOCALAPPDATA=D:\Windows\System32\config\systemprofile\AppData\Local" in said
+    assert said.splitlines()[-2].endswith("shop trust")
+
+
+@pytest.mark.only_on("windows", reason="cmd.exe")
+def test_what_an_administrator_types_is_localsystem_s_agreement(workspace: Path) -> None:
+    """Run by cmd.exe, the commands write it where a service's LOCALAPPDATA is, and nowhere else."""
+    (workspace / "supervisor.toml").write_text('[notify]\ncommand = ["tell", "me"]\n', encoding="utf-8")
+    made = Service(workspace=workspace, python=Path(sys.executable), scope="system")
+    batch = workspace.parent / "agree.cmd"
+    batch.write_text("\n".join(["@echo off", *trusting(made, windows=workspace.parent / "my windows")]))
+    subprocess.run(["cmd.exe", "/d", "/c", str(batch)], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    found = Workspace(workspace)
+    folder = workspace.parent / "my windows" / "System32" / "config" / "systemprofile" / "AppData" / "Local"
+    require_trust(found, found.read_config(), folder=folder / NAME)
+    with pytest.raises(NotTrustedError):
+        require_trust(found, found.read_config())
+
+
+@pytest.mark.only_on("windows", reason="the service control manager")
+def test_a_path_that_the_manager_would_change_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder named like a variable is wrong usage before anything is installed."""
+    odd = workspace.rename(workspace.with_name("%TEMP%"))
+    assert run_cli(["-C", str(odd), "service", "install"]) == Exit.USAGE
+    assert "percent sign" in capsys.readouterr().err
 
 
 @pytest.mark.only_on("posix", reason="a user's number")

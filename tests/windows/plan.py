@@ -19,6 +19,7 @@ SLOWER = 3  # times what a test allows itself elsewhere, as in tests/e2e/conftes
 # All of them but what is named below; each takes some times as long as elsewhere.
 WHOLE = ("tests/windows", "tests/e2e", "tests/chaos", "tests/upgrade")
 
+AS_OTHERS = "as its neighbours of the same test, which run"
 LEFT_OUT: dict[str, str] = {  # patterns of node ids
     "*[[]trio*": "trio polls sockets through \\Device\\Afd, which Wine 8 lacks (WinError 10045); asyncio's half runs",
     "*-trio]": "trio polls sockets through \\Device\\Afd, which Wine 8 lacks (WinError 10045); asyncio's half runs",
@@ -29,10 +30,25 @@ LEFT_OUT: dict[str, str] = {  # patterns of node ids
     "*/test_mailbox.py::test_the_store_does_what_the_model_does*": "minutes under Wine; the same core everywhere",
     "*/test_history.py::test_cut_anywhere*": "half a minute under Wine; the core is the same everywhere",
     "*::Test*::runTest": "a state machine over a pure core: the same everywhere, and minutes under Wine",
+    "tests/chaos/test_exactness.py::test_a_fault_*[[]consumer-paused-until-full]": AS_OTHERS,
+    "tests/chaos/test_exactness.py::test_the_check_can_fail*": "a control of the others, seen to fail elsewhere",
+    "tests/chaos/test_exactness.py::test_workers_killed_at_random[[]queue-3]": AS_OTHERS,
+    "tests/chaos/test_exactness.py::test_workers_killed_at_random[[]stdout-4]": AS_OTHERS,
     "tests/e2e/test_bad_input.py::test_a_huge_repository": "a hundred thousand files are minutes under Wine",
     "tests/e2e/test_dashboard.py::*": "needs a browser beside it",
+    "tests/e2e/test_held.py::test_a_worker_that_goes_on*": "Wine does not say that threads are suspended",
+    "tests/e2e/test_held.py::test_a_worker_that_slept*": "Wine never quite ends a process whose threads are suspended",
+    "tests/e2e/test_held.py::test_a_worker_that_was_stopped*": "Wine does not say that threads are suspended",
     "tests/e2e/test_many.py::*": "sixty-five interpreters at a time are minutes under Wine, and 4 GB",
-    "tests/e2e/test_validate.py::test_the_example_does_the_same_in_both_modes": "the example twice: minutes under Wine",
+    "tests/e2e/test_shown.py::test_both_transports*": "as test_rollout's runs in both modes; minutes more under Wine",
+    "tests/e2e/test_validate.py::*": "each crew twice: minutes under Wine; both modes are in test_rollout",
+    "tests/upgrade/test_upgrade.py::test_an_earlier*without later additions]": AS_OTHERS,
+    "tests/upgrade/test_upgrade.py::test_what_a_newer*[[]configuration]": AS_OTHERS,
+    "tests/upgrade/test_upgrade.py::test_what_a_newer*[[]history]": AS_OTHERS,
+    "tests/upgrade/test_upgrade.py::test_what_a_newer*[[]rollout]": AS_OTHERS,
+    "tests/upgrade/test_upgrade.py::test_what_a_newer*[[]something unknown]": AS_OTHERS,
+    "tests/upgrade/test_upgrade.py::test_what_a_newer*[[]spools]": AS_OTHERS,
+    "tests/upgrade/test_upgrade.py::test_what_a_newer*[[]status]": AS_OTHERS,
 }
 
 

@@ -262,7 +262,9 @@ def idling(scale: float) -> dict[str, float]:
     with crew("") as running:
         running.wait_settled()
         running.wait_warm()
-        processes = [psutil.Process(running.pid), *running.workers()]
+        supervisor = psutil.Process(running.pid)
+        until(lambda: len(supervisor.children(recursive=True)) == 5, "git's process to have gone")
+        processes = [supervisor, *running.workers()]
         assert len(processes) == 6
         before = sum(map(_cpu_seconds, processes))
         began = time.monotonic()

@@ -97,6 +97,14 @@ def until(shop: Shop, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]
     raise AssertionError((shop.ask("status", check=False), shop.say("why", "own", check=False)))
 
 
+def until_shown(shop: Shop, file: str, words: str) -> None:
+    """The record comes first; its view follows."""
+    deadline = time.monotonic() + LIMIT
+    while words not in shop.read(file):
+        assert time.monotonic() < deadline, shop.read(file)
+        time.sleep(0.1)
+
+
 def own(state: str, *, epoch: int = 0) -> Callable[[dict[str, Any]], bool]:
     return lambda phases: phases["own"]["state"] == state and phases["own"]["epoch"] > epoch
 
@@ -111,20 +119,17 @@ def test_a_transient_phase_that_ends_normally_stays_down_until_restart(place: Sh
     ended = until(place, own("ended"))["own"]
     assert (ended["pid"], ended["restarts"]) == (None, 1)
     assert "it had finished, and as a transient child it stays down" in ended["detail"]
-    assert "- [x] Review: retire" in place.read("crew/OWN_READ.md"), "its last task is done"
+    until_shown(place, "crew/OWN_READ.md", "- [x] Review: retire")
     assert "as a transient child it stays down" in place.say("why", "own")
     assert "supervisor restart own" in place.say("why", "own")
     assert place.ask("inbox") == []
-    waits = place.ask("task", "Review: something else", "--to", "own")
+    place.say("task", "Review: something else", "--to", "own")
     place.say("restart", "--all")
     phases = until(place, lambda phases: all(phases[key]["epoch"] > before[key]["epoch"] for key in before))
     assert phases["own"]["state"] == "ended", "new workers are for those that have one"
     place.say("restart", "own")
     until(place, own("ready", epoch=crashed["epoch"]))
-    deadline = time.monotonic() + LIMIT
-    while "did something else" not in place.read("crew/OWN_WRITE.md"):
-        assert time.monotonic() < deadline, waits
-        time.sleep(0.1)
+    until_shown(place, "crew/OWN_WRITE.md", "did something else")
     assert place.ask("status")["phases"]["own"]["state"] == "ready"
     errors = [event for event in place.events() if event["type"] == "phase_error" and event["phase"] == "own"]
     assert len(errors) == 1, "the kill; that it ended is no error"
@@ -173,8 +178,8 @@ def test_a_task_in_hand_at_a_normal_end_is_open_again(place: Shop) -> None:
     begin(place, OWN.format("own").replace("Obedient", "leaves_it") + 'permanence = "transient"\n')
     given = place.ask("task", "Review: left", "--to", "own")
     until(place, own("ended"))
-    line = next(line for line in place.read("crew/OWN_READ.md").splitlines() if given["id"] in line)
-    assert line.startswith("- [ ] Review: left")
+    until_shown(place, "crew/OWN_READ.md", "- [ ] Review: left")
+    assert f"<!-- id:{given['id']} -->" in place.read("crew/OWN_READ.md")
     assert place.records("epoch")[-1]["data"]["died"] is True
 
 

@@ -107,9 +107,7 @@ def read_cache_of(path: Path) -> tuple[int, dict[bytes, Known]]:
 
 
 def write_cache(path: Path, taken: int, known: list[Known]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_bytes(_encode(_Cache(CACHE_VERSION, taken, known)))
-    replace(os.fsencode(temporary), os.fsencode(path))
+    put(path, _encode(_Cache(CACHE_VERSION, taken, known)))
 
 
 def ignored_but_tracked(
@@ -230,6 +228,13 @@ def dress(temporary: bytes, full: bytes, *, program: bool) -> None:
     with contextlib.suppress(PermissionError):  # somebody else's file in our folder: it becomes ours
         os.chown(temporary, found.st_uid, found.st_gid)
     os.chmod(temporary, bits)
+
+
+def put(path: Path, data: bytes) -> None:
+    """Make `data` the content of a file of ours, wholly or not at all; it need not survive a power loss."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    replace(os.fsencode(temporary), os.fsencode(path))
 
 
 def replace(source: bytes, target: bytes) -> None:

@@ -7,7 +7,6 @@ files' times. What git's settings include from further files is noticed with the
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterable
@@ -15,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from . import folders
+from . import folders, ignore
 from .folders import Known
-from .ignore import Found, Rules, parse, walk
+from .ignore import Found, walk
 
 Stamp = tuple[int, int, int]  # size, mtime in ns, inode; of a folder only that it is one
 Stamped = tuple[bytes, Stamp | None]  # a path and its stamp, None where nothing is
@@ -49,10 +48,7 @@ def stamped(paths: Iterable[Path]) -> list[Stamped]:
 
 def leave(state: Path, left: Left) -> None:
     """Write it where a glance looks."""
-    path = _file(state)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_bytes(_encode(left))
-    folders.replace(os.fsencode(temporary), os.fsencode(path))
+    folders.put(_file(state), _encode(left))
 
 
 def unchanged_since(workspace: Path, state: Path, skip: frozenset[bytes]) -> str | None:
@@ -61,7 +57,7 @@ def unchanged_since(workspace: Path, state: Path, skip: frozenset[bytes]) -> str
         left = _decode(_file(state).read_bytes())
     except (OSError, msgspec.MsgspecError):
         return None
-    taken, known = folders.read_cache_of(state / "shadow.git" / "crew-workspace.stat")
+    taken, known = folders.read_cache_of(stat_cache(state))
     if left.version != VERSION or left.taken != taken or any(_stamp(path) != stamp for path, stamp in left.watched):
         return None
     known.update((one.path, one) for one in left.left)
@@ -75,19 +71,17 @@ def unchanged_since(workspace: Path, state: Path, skip: frozenset[bytes]) -> str
         old = known.get(one.path)
         return old is not None and folders.same_stat(old, one.stat)
 
-    if not all(is_as_it_was(one) for one in walk(top, outer=_rules(left), skip=skip, problem=problem)):
+    outer = ignore.read((Path(os.fsdecode(path)), above) for path, above in left.sources)
+    if not all(is_as_it_was(one) for one in walk(top, outer=outer, skip=skip, problem=problem)):
         return None
     if not all(is_as_it_was(one) for one in folders.ignored_but_tracked(top, left.absent, set(seen), skip)):
         return None
     return left.commit if len(seen) == len(known) and sorted(unseen) == sorted(left.unseen) else None
 
 
-def _rules(left: Left) -> tuple[Rules, ...]:
-    rules: list[Rules] = []
-    for path, above in left.sources:
-        with contextlib.suppress(OSError):  # most of them are not there
-            rules.append(parse(Path(os.fsdecode(path)).read_bytes(), above=above))
-    return tuple(rules)
+def stat_cache(state: Path) -> Path:
+    """Where a snapshot leaves what it knows of each file."""
+    return state / "shadow.git" / "crew-workspace.stat"
 
 
 def _file(state: Path) -> Path:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 # Never the user's work, whatever a .gitignore says: histories, environments, caches. Tracked files still count.
 NEVER = frozenset(
@@ -79,6 +81,15 @@ def parse(text: bytes, *, base: bytes = b"", above: bytes = b"") -> Rules:
             rules.append(rule)
     any_of = re.compile(b"|".join(b"(?:" + r.pattern.pattern + b")" for r in rules), re.DOTALL) if rules else None
     return Rules(tuple(rules), base, above, any_of)
+
+
+def read(sources: Iterable[tuple[Path, bytes]]) -> tuple[Rules, ...]:
+    """The rules of these files, those that are there: (file, the way from its folder to the top)."""
+    rules: list[Rules] = []
+    for source, above in sources:
+        with suppress(OSError):  # most of them are not there
+            rules.append(parse(source.read_bytes(), above=above))
+    return tuple(rules)
 
 
 def ignored(stack: Sequence[Rules], path: bytes, *, folder: bool) -> bool:

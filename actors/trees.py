@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING
 
 from docs_store.lock import Lock
 
-from . import folders, glance
+from . import folders, glance, ignore
 from .blame import LastChange, last_change
 from .folders import FOLDER, LINK, PROGRAM, Entries, Entry, Known
-from .ignore import TEMPORARY, Found, Rules, parse, walk
+from .ignore import TEMPORARY, Found, Rules, walk
 
 if TYPE_CHECKING:
     import pygit2
@@ -222,7 +222,7 @@ class Trees:
         """
         last = self.snapshot_head
         before = self._entries(last) if last else {}
-        cache = self.state / "shadow.git" / "crew-workspace.stat"
+        cache = glance.stat_cache(self.state)
         tracked = self._tracked()
         watched = glance.stamped(self._read_from())
         scan = self._scan(self.workspace, cache, before, tracked, on_progress)
@@ -686,11 +686,7 @@ class Trees:
 
     def _outer(self) -> tuple[Rules, ...]:
         """Ignore rules from outside the workspace: the user's own, the repository's, and of the folders above."""
-        rules: list[Rules] = []
-        for source, above in self._sources():
-            with contextlib.suppress(OSError):  # most of them are not there
-                rules.append(parse(source.read_bytes(), above=above))
-        return tuple(rules)
+        return ignore.read(self._sources())
 
     def _sources(self) -> list[tuple[Path, bytes]]:
         """Files of ignore rules outside the workspace, weakest first, with the way from each's folder to it."""

@@ -386,9 +386,8 @@ class Succession:
         )
 
     async def bury(self, seat: Seat, child: Child, seated: anyio.Event | None = None) -> None:
-        """Close the dead epoch: what is in its pipe and its spool still counts; a successor is `seated` first."""
+        """Close the dead epoch, one of `closing`: its pipe and spool still count; a successor is `seated` first."""
         epoch = child.epoch
-        seat.closing.add(epoch)
         if seated is not None:
             with anyio.move_on_after(SUCCESSOR_FIRST):
                 await seated.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sysconfig
+import site
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +19,6 @@ def own_command(module: str, environ: Mapping[str, str] | None = None) -> tuple[
     full = dict(os.environ if environ is None else environ) | extra
     full.pop("PYTHONPATH", None)
     root = Path(__file__).resolve().parent.parent
-    if root not in {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}:
+    if root not in {Path(folder).resolve() for folder in site.getsitepackages()}:
         full["PYTHONPATH"] = str(root)  # run from a checkout
     return [*command, "-P", "-X", "utf8", "-m", module], full

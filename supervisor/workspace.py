@@ -125,6 +125,11 @@ class Workspace:
     def format(self) -> Path:
         return self.state / "format.json"
 
+    @property
+    def group(self) -> Path:
+        """Names the control groups of its crews, on Linux."""
+        return self.state / "cgroup"
+
     def read_config(self) -> Config:
         """Parse supervisor.toml; raises `ConfigError` with all its mistakes, or `WorkspaceError`."""
         try:

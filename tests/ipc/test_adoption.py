@@ -11,9 +11,10 @@ import pytest
 pytestmark = pytest.mark.only_on("linux", reason="orphans that can be adopted")
 ROOT = Path(__file__).parents[2]
 
-# Starts a daemon as daemons are started (two forks, a session of its own), without environment; says its pid; stays.
+# Starts a daemon, when told, as daemons are started (two forks, a session of its own), without environment; stays.
 PARENT = """
 import os, sys, time
+sys.stdin.readline()
 if os.fork() == 0:
     os.setsid()
     if os.fork():
@@ -34,7 +35,8 @@ from ipc import process
 PARENT = {PARENT!r}
 
 async def with_daemon(does, **how):
-    child = await process.spawn([sys.executable, "-I", "-S", "-c", PARENT, does], stdout=process.PIPE, **how)
+    child = await process.spawn([sys.executable, "-I", "-S", "-c", PARENT, does], stdin=process.PIPE, stdout=process.PIPE, **how)
+    await child.stdin.send(b"\\n")
     pid = int(await child.stdout.receive())
     while open(f"/proc/{{pid}}/environ").read():  # it says its number before it becomes the daemon
         await anyio.sleep(0.01)

@@ -166,7 +166,7 @@ async def _run_crew(
                 group.start_soon(_save_status, workspace, crew.status)
                 group.start_soon(_open_control, workspace, crew, plane)
                 ended, told = anyio.Event(), anyio.Event()
-                group.start_soon(_tell_people, workspace, crew, plane, ended, told)
+                group.start_soon(_tell_people, workspace, crew, plane, marks, ended, told)
                 with _signals(crew):
                     async with anyio.create_task_group() as keeping:
                         await keeping.start(standby.run)
@@ -252,7 +252,12 @@ async def _open_control(workspace: Workspace, crew: Crew, plane: EventPlane) -> 
 
 
 async def _tell_people(
-    workspace: Workspace, crew: Crew, plane: EventPlane, ended: anyio.Event, told: anyio.Event
+    workspace: Workspace,
+    crew: Crew,
+    plane: EventPlane,
+    marks: Mapping[str, str],
+    ended: anyio.Event,
+    told: anyio.Event,
 ) -> None:
     """Whoever `[notify]` names hears of what begins to wait; `told` is set after the last look, after `ended`."""
 
@@ -263,7 +268,9 @@ async def _tell_people(
         return crew.config.notify
 
     try:
-        await keep_telling(crew, crew.documents.store.refresh, notify, record, folder=workspace.root, ended=ended)
+        await keep_telling(
+            crew, crew.documents.store.refresh, notify, record, folder=workspace.root, marks=marks, ended=ended
+        )
     finally:
         told.set()
 

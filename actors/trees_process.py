@@ -63,6 +63,11 @@ class GitHangsError(GitProcessError):
     """A call did not come back and was ended; asked again it would hang again. The first line says what to do."""
 
 
+def in_brief(error: Exception) -> str:
+    """What it says, by its first line: the others of git's name a process, which is another each time."""
+    return str(error).partition("\n")[0]
+
+
 class TreesProcess:
     """The shadow repository of one workspace, like `Trees`; from any thread, one call at a time. Starts nothing yet."""
 

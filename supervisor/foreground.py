@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.to_thread import run_sync
 
-from actors.trees_process import GitProcessError
+from actors.trees_process import GitProcessError, in_brief
 from ipc.control import Ack
 from ipc.process import Identity, adopt_orphans, escapees, sweep
 
@@ -74,7 +74,7 @@ def run_workspace(options: RunOptions, view: View, *, config: Config | None = No
                 found = found.exceptions[0]
             if not isinstance(found, GitProcessError):
                 raise
-            raise UserError(str(found).split("\n")[0]) from errors
+            raise UserError(in_brief(found)) from errors
     with suppress(OSError, ValueError):  # nobody can read it any more; the crew has ended as it has
         view.close(summary)
     return int(summary.exit)

@@ -17,7 +17,7 @@ import pytest
 
 from actors import trees_process, trees_server
 from actors.trees import Conflict, Merged, MissingCommitError, Problem, Trees, locks
-from actors.trees_process import GitHangsError, GitProcessError, TreesProcess
+from actors.trees_process import GitHangsError, GitProcessError, TreesProcess, in_brief
 from docs_store.errors import LockBusyError
 from docs_store.lock import Lock
 from ipc.process import escapees, identify, new_marker, sweep
@@ -413,7 +413,7 @@ WAITING = """
 import sys, threading
 from pathlib import Path
 from actors.trees import locks
-from actors.trees_process import GitHangsError, GitProcessError, TreesProcess
+from actors.trees_process import GitHangsError, GitProcessError, TreesProcess, in_brief
 trees = TreesProcess(Path(sys.argv[1]), Path(sys.argv[1]) / ".supervisor", hang=2.0)
 base = trees.snapshot("start").commit
 print(trees.pid, flush=True)
@@ -507,6 +507,12 @@ def test_it_loads_little() -> None:
     first, second = done.stdout.splitlines()
     assert not set(first.split()) & {"anyio", "asyncio", "structlog", "rich", "psutil", "supervisor", "ipc"}
     assert set(second.split()) == {"docs_store", "docs_store.errors", "docs_store.lock"}
+
+
+def test_the_first_line_of_an_error_is_the_same_each_time() -> None:
+    """What is shown once must not differ by the number of a process; an error without a text has none."""
+    assert {in_brief(GitProcessError(f"git died\n(process {pid})")) for pid in (1, 2)} == {"git died"}
+    assert in_brief(OSError()) == ""
 
 
 def test_an_answer_runs_no_code() -> None:

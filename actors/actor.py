@@ -46,7 +46,7 @@ from .finishing import Overtaken, finish
 from .modes import Chosen
 from .own import find, is_loop, made, policy_of, require_usable
 from .phases import OutOfPolicyError, Policy
-from .trees_process import GitHangsError, GitProcessError, TreesProcess
+from .trees_process import GitHangsError, GitProcessError, TreesProcess, in_brief
 
 MOST_LOSSES = 2  # of git's process in one cycle: the first may have been the system's, for want of memory
 MOST_REDOS = 5  # of a cycle whose change was overtaken
@@ -249,7 +249,7 @@ class Actor:
                     lost += 1
                     if lost < MOST_LOSSES and not isinstance(error, GitHangsError):
                         continue
-                    outcome = Outcome(result="blocked", detail=str(error).split("\n")[0])
+                    outcome = Outcome(result="blocked", detail=in_brief(error))
                     return await self._write_certainly(task, outcome), outcome
                 say("error", 0, f"{type(error).__name__}: {error}"[:2000], type="phase_error", summary=about)
                 raise

@@ -3,7 +3,8 @@
 Importing libgit2 costs each process some 15 MB that it never gives back, and a call into it that crashes or never
 returns takes its process along. So workers and the supervisor have it done by a child (`actors.trees_server`), one call
 at a time, and get the result, the progress, or the exception as it was. The child is part of its owner's process tree
-and ends with the owner's end of the pipe, however that went.
+and ends with the owner's end of the pipe, however that went. One that is stopped in the middle of a call cannot end
+itself for hanging: its owner sees that, and ends it after the same time.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 from docs_store import errors
+from ipc.process import Identity, identify, is_suspended
 
 from . import blame, glance, trees, trees_server
 from .blame import LastChange
@@ -35,7 +37,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 IDLE = 10.0  # seconds for which a child without work is kept: a cycle that runs tests comes back for it
-HANG = 60.0  # seconds that one call of libgit2 may take: the largest that we know take less than three
+HANG = 60.0  # seconds that one call of libgit2 may take, the largest that we know less than three; or be stopped for
 _ENDING = 5.0  # seconds for a child to go that was told to
 _LAST_LINES = 12
 _WORKSPACE_MARK = "PHASE_SUPERVISOR_WORKSPACE"
@@ -61,6 +63,11 @@ class GitHangsError(GitProcessError):
     """A call did not come back and was ended; asked again it would hang again. The first line says what to do."""
 
 
+def in_brief(error: Exception) -> str:
+    """What it says, by its first line: the others of git's name a process, which is another each time."""
+    return str(error).partition("\n")[0]
+
+
 class TreesProcess:
     """The shadow repository of one workspace, like `Trees`; from any thread, one call at a time. Starts nothing yet."""
 
@@ -82,7 +89,7 @@ class TreesProcess:
         self._hang = hang
         self._marks = dict(marks or {})
         self._between, _ = trees.locks(self.state)
-        self._turn = threading.Condition()
+        self._turn = threading.RLock()
         self._child: _Child | None = None
         self._used = 0.0
         self._held = False  # the caller has the lock: a child takes its own before it does anything
@@ -97,7 +104,6 @@ class TreesProcess:
         """End the child; a later call would start another."""
         with self._turn:
             self._let_go()
-            self._turn.notify_all()
 
     # -- what `Trees` has ------------------------------------------------------------------------------------------
 
@@ -235,7 +241,7 @@ class TreesProcess:
                 self._child = _Child((self.workspace, self.state, self._skip), self._hang, self._marks)
             except OSError as error:
                 raise GitProcessError(f"the process for git could not be started: {error}") from error
-            threading.Thread(target=self._end_when_idle, args=(self._child,), name="git-idle", daemon=True).start()
+            threading.Thread(target=self._attend, args=(self._child,), name="git-attend", daemon=True).start()
         return self._child
 
     def _release(self, child: _Child) -> None:
@@ -243,15 +249,29 @@ class TreesProcess:
             self._ask(child, trees_server.RELEASE, (), {})
             child.holds = False
 
-    def _end_when_idle(self, child: _Child) -> None:
-        """One thread for each child: it wakes when the child may have been idle for long enough."""
-        with self._turn:
-            while self._child is child:
+    def _attend(self, child: _Child) -> None:
+        """One thread for each child: ends it when it has been idle for long enough, or stopped in a call for too long.
+
+        What it counts is its own pauses, not the clock: in one that was longer nobody could let the child go on.
+        """
+        every, stopped = min(self._hang / trees_server.LOOKS, self._idle), 0.0
+        pause = every
+        while not child.ended.wait(pause):
+            stopped = stopped + pause if child.look(every) else 0.0
+            pause = every
+            if not self._turn.acquire(blocking=False):  # in the middle of a call
+                if stopped > self._hang:
+                    child.end_stopped()
+                continue
+            try:
+                stopped = 0.0  # what waits for nothing may be stopped
                 left = self._used + self._idle - time.monotonic()
-                if left <= 0 and not self._held:
+                if left > 0:
+                    pause = min(every, left)
+                elif self._child is child and not self._held:
                     self._let_go()
-                    return
-                self._turn.wait(left if left > 0 else self._idle)
+            finally:
+                self._turn.release()
 
     def _let_go(self, *, at_once: bool = False) -> None:
         child, self._child = self._child, None
@@ -263,18 +283,26 @@ class TreesProcess:
         assert child is not None
         code, said = child.end()
         lines = [*said.strip().splitlines()[-_LAST_LINES:], f"(process {child.popen.pid}, exit code {code})"]
-        if trees_server.has_hung(code, said):
-            kind: type[GitProcessError] = GitHangsError
+        kind: type[GitProcessError] = GitProcessError
+        if child.was_ended_stopped:
+            text = (
+                f"somebody stopped git's process and did not let it go on for {self._hang:g} s: it was ended, in the "
+                f"middle of {method!r}; the next call starts another"
+            )
+        elif not trees_server.has_hung(code, said):
+            text = f"git's process {_ended(code)}, in the middle of {method!r}; the next call starts another"
+        elif child.was_away(self._hang / trees_server.LOOKS):
+            text = (
+                f"git's process took {method!r} for hanging after a pause of its own or of ours, and ended; the next "
+                "call starts another"
+            )
+        else:
+            kind = GitHangsError
             text = (
                 f"git does not come back from {method!r}: one call of libgit2 was ended after {self._hang:g} s. Most "
                 f"likely an object in {self.state / 'shadow.git'} was cut short when the machine lost power. Stop the "
                 "crew and move that folder away: the next run makes it anew from your files, without the crew's "
                 "undelivered changes"
-            )
-        else:
-            kind, text = (
-                GitProcessError,
-                f"git's process {_ended(code)}, in the middle of {method!r}; the next call starts another",
             )
         raise kind("\n".join([text, *lines])) from error
 
@@ -298,6 +326,10 @@ class _Child:
         else:
             own = {"process_group": 0}
         self.holds = False  # its part of the lock
+        self.ended = threading.Event()
+        self.was_ended_stopped = False
+        self._looked_at = time.monotonic()
+        self._was_away = False
         self.popen: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]
             [*command, str(hang)],
             stdin=subprocess.PIPE,
@@ -306,6 +338,7 @@ class _Child:
             env=environ,
             **own,
         )
+        self._identity = identify(self.popen.pid) or Identity(self.popen.pid, 0.0)
         with contextlib.suppress(_GoneError):  # it has died already; the first call says so
             self.send(opening)
 
@@ -325,8 +358,25 @@ class _Child:
         found: tuple[Any, ...] = _Answers(io.BytesIO(frame)).load()
         return found
 
+    def look(self, every: float) -> bool:
+        """Whether it is stopped now; asked about each `every` seconds."""
+        suspended = is_suspended(self._identity)
+        self._was_away = self.was_away(every) or suspended
+        self._looked_at = time.monotonic()
+        return suspended
+
+    def was_away(self, every: float) -> bool:
+        """Whether it, or we who should have looked, did not run for some time: its own alarm counted that, too."""
+        return self._was_away or time.monotonic() - self._looked_at > 2 * every
+
+    def end_stopped(self) -> None:
+        """Kill it for being stopped; whoever waits for its answer sees the pipe end."""
+        self.was_ended_stopped = True
+        self.popen.kill()
+
     def end(self, *, at_once: bool = False) -> tuple[int, str]:
         """Close its pipes and wait for it; its exit code, and what it wrote on standard error."""
+        self.ended.set()
         assert self.popen.stdin is not None
         assert self.popen.stdout is not None
         assert self.popen.stderr is not None

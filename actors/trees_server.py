@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RESULT, ERROR, PROGRESS = "result", "error", "progress"  # the kinds of answers
 HOLD, RELEASE = "hold", "release"  # this process's part of the lock
 
-_LOOKS = 6  # within the limit
+LOOKS = 6  # of a watch within its limit
 _HUNG = "Timeout ("  # as faulthandler begins
 _EXIT_HUNG = 1  # as it ends
 _PLAIN = (str, bytes, int, float, type(None))
@@ -92,7 +92,7 @@ class Watch(threading.Thread):
     def run(self) -> None:
         with self._changed:
             while True:
-                self._changed.wait(self._limit / _LOOKS if self._busy else None)
+                self._changed.wait(self._limit / LOOKS if self._busy else None)
                 if self._busy and not self._is_in_the_same_call():
                     self._put_off()
 

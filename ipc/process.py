@@ -341,10 +341,10 @@ def is_alive(identity: Identity) -> bool:
 
 
 def is_suspended(identity: Identity) -> bool:
-    """Whether that very process has been stopped by a signal or a debugger (False where this cannot be told)."""
+    """Whether that very process has been stopped by a signal, not by a debugger; False where this cannot be told."""
     if sys.platform == "linux":
         entry = _stat(identity.pid)
-        return entry is not None and entry.created == identity.created and entry.state in "Tt"
+        return entry is not None and entry.created == identity.created and entry.state == "T"
     import psutil
 
     try:

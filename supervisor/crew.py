@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 import anyio
 import structlog
 
+from actors.trees_process import in_brief
 from docs_store.errors import StoreError
 from docs_store.topology import STRATEGIC
 from ipc import control
@@ -579,7 +580,7 @@ class Crew:
             try:
                 taken = await self.desk.run(lambda: self.documents.snapshot("your files changed"))
             except (StoreError, OSError) as error:
-                self.desk.alarm(str(error).split("\n")[0])  # git's has more lines, which differ each time
+                self.desk.alarm(in_brief(error))
                 continue
             if taken is not None and taken.changed:
                 why = f"{taken.changed} file(s) of the repository changed."

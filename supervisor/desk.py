@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 from anyio.to_thread import run_sync
 
-from actors.trees_process import GitProcessError
+from actors.trees_process import GitProcessError, in_brief
 from docs_store.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Desk:
             try:
                 return await self.run(work)
             except (StoreUnavailableError, GitProcessError) as error:
-                self.alarm(str(error).split("\n")[0])
+                self.alarm(in_brief(error))
                 await anyio.sleep(TRY_AGAIN)
 
     def alarm(self, *problems: str) -> None:

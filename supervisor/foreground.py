@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.to_thread import run_sync
 
-from actors.trees_process import GitProcessError
+from actors.trees_process import GitProcessError, in_brief
 from ipc.cgroup import Cgroup
 from ipc.control import Ack
 from ipc.process import adopt_orphans
@@ -76,7 +76,7 @@ def run_workspace(options: RunOptions, view: View, *, config: Config | None = No
                 found = found.exceptions[0]
             if not isinstance(found, GitProcessError):
                 raise
-            raise UserError(str(found).split("\n")[0]) from errors
+            raise UserError(in_brief(found)) from errors
     with suppress(OSError, ValueError):  # nobody can read it any more; the crew has ended as it has
         view.close(summary)
     return int(summary.exit)
@@ -166,7 +166,7 @@ async def _run_crew(
                 group.start_soon(_save_status, workspace, crew.status)
                 group.start_soon(_open_control, workspace, crew, plane)
                 ended, told = anyio.Event(), anyio.Event()
-                group.start_soon(_tell_people, workspace, crew, plane, ended, told)
+                group.start_soon(_tell_people, workspace, crew, plane, marks, ended, told)
                 with _signals(crew):
                     async with anyio.create_task_group() as keeping:
                         await keeping.start(standby.run)
@@ -255,7 +255,12 @@ async def _open_control(workspace: Workspace, crew: Crew, plane: EventPlane) -> 
 
 
 async def _tell_people(
-    workspace: Workspace, crew: Crew, plane: EventPlane, ended: anyio.Event, told: anyio.Event
+    workspace: Workspace,
+    crew: Crew,
+    plane: EventPlane,
+    marks: Mapping[str, str],
+    ended: anyio.Event,
+    told: anyio.Event,
 ) -> None:
     """Whoever `[notify]` names hears of what begins to wait; `told` is set after the last look, after `ended`."""
 
@@ -266,7 +271,9 @@ async def _tell_people(
         return crew.config.notify
 
     try:
-        await keep_telling(crew, crew.documents.store.refresh, notify, record, folder=workspace.root, ended=ended)
+        await keep_telling(
+            crew, crew.documents.store.refresh, notify, record, folder=workspace.root, marks=marks, ended=ended
+        )
     finally:
         told.set()
 

@@ -12,7 +12,6 @@ import logging
 import queue
 import secrets
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from ipc.errors import FrameError
 from ipc.frames import decode_fields, fields_of, join
 from ipc.sequence import Marks
 
+from .boot import is_same_boot, this_boot
 from .journal_reader import ENTRIES, FORMAT, JournalReader, check_format, entry_of
 from .rows import (
     ClosedRow,
@@ -107,7 +107,7 @@ class Journal:
     ) -> None:
         self.path = path
         self._now = now
-        self._boot_id = boot_id if boot_id is not None else _this_boot()
+        self._boot_id = boot_id if boot_id is not None else this_boot()
         self._alarm = alarm
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._db: sqlite3.Connection
@@ -268,7 +268,7 @@ class Journal:
             self._db.execute("COMMIT")
         self._db.execute(_FINISHED)
         meta = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
-        if meta["boot"] != self._boot_id and not meta["clean"]:
+        if not is_same_boot(str(meta["boot"]), self._boot_id) and not meta["clean"]:
             # The last seconds may be gone: a cursor that was shown could come to mean another event.
             problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
@@ -491,13 +491,3 @@ class Journal:
 def _finish_key(type_: str, summary: Mapping[str, Any]) -> tuple[str, ...]:
     """What makes an event about a finish record one: attempts are counted anew in each round of a message."""
     return (type_, *(str(summary.get(name, "")) for name in ("message", "round", "attempt")))
-
-
-def _this_boot() -> str:
-    """A text that changes when the machine starts anew."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    import psutil
-
-    return str(int(psutil.boot_time() / 10))

@@ -7,6 +7,7 @@ with a time limit, and a failure is put on record, never retried for ever and ne
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from anyio.to_thread import run_sync
 
+from actors.environment import environment
 from docs_store.errors import StoreError
 from docs_store.messages import State
 
@@ -25,6 +27,7 @@ from .status import CrewStatus, waiting
 LOOK_EVERY = 1.0  # seconds between two looks at whether the history or a phase has moved
 COMMAND_LIMIT = 30.0  # seconds
 WEBHOOK_LIMIT = 10.0
+CREDENTIALS = "CREDENTIALS_DIRECTORY"  # of a service: who may have a secret of the command's is said there
 MOST_AT_ONCE = 20  # of one look; what is more is counted in the last one
 
 T = TypeVar("T")
@@ -80,11 +83,13 @@ async def keep_telling(
     record: Record,
     *,
     folder: Path,
+    marks: Mapping[str, str],
     ended: anyio.Event,
 ) -> None:
     """Look, compare, tell, until the run has ended; then once more, for a run often ends because something waits.
 
-    `read` reads the history's state (in the crew's thread for that).
+    `read` reads the history's state (in the crew's thread for that); `marks` are entries of the command's environment
+    that find what a dead supervisor left running.
     """
     before: dict[str, Notice] | None = None
     seen: tuple[object, ...] = ()
@@ -100,7 +105,7 @@ async def keep_telling(
             else:
                 seen = moved
             for notice in begun(now if before is None else before, now):
-                await tell(config(), notice, record, folder=folder)
+                await tell(config(), notice, record, folder=folder, marks=marks)
             before = now
         if is_last:
             return
@@ -108,11 +113,11 @@ async def keep_telling(
             await ended.wait()
 
 
-async def tell(config: NotifyConfig, notice: Notice, record: Record, *, folder: Path) -> None:
+async def tell(config: NotifyConfig, notice: Notice, record: Record, *, folder: Path, marks: Mapping[str, str]) -> None:
     """By command and by webhook, whichever there is; `record` hears (step, text) of each failure."""
     body = json.dumps(dict(notice.said)).encode()
     if config.command:
-        problem = await _run(config.command, body, folder)
+        problem = await _run(config.command, body, folder, marks)
         if problem:
             record("notify", f"notify.command {config.command[0]}: {problem}")
     if config.webhook:
@@ -121,11 +126,12 @@ async def tell(config: NotifyConfig, notice: Notice, record: Record, *, folder: 
             record("notify", f"notify.webhook {config.webhook}: {problem}")
 
 
-async def _run(command: Sequence[str], body: bytes, folder: Path) -> str:
-    """What went wrong; "" if nothing did."""
+async def _run(command: Sequence[str], body: bytes, folder: Path, marks: Mapping[str, str]) -> str:
+    """What went wrong; "" if nothing did. Of our environment it has what a tool may see, and a service's secrets."""
+    environ = environment(os.environ, marks, allow=(CREDENTIALS,))
     try:
         with anyio.fail_after(COMMAND_LIMIT):
-            done = await anyio.run_process(list(command), input=body + b"\n", check=False, cwd=folder)
+            done = await anyio.run_process(list(command), input=body + b"\n", check=False, cwd=folder, env=environ)
     except TimeoutError:
         return f"it had not ended after {COMMAND_LIMIT:g} s, and was ended"
     except OSError as error:

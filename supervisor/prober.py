@@ -2,6 +2,7 @@
 
 What an answer comes to is `probes`' decision; a worker that is found unwell is ended like any that does not live, by
 `vigil`. A probe has a process of its own, and its whole tree is ended at its limit; a phase has never two at once.
+It carries the mark of the tree that it asks about, and so goes with it: a worker whose supervisor dies ends its tree.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Prober:
 
     async def _ask(self, key: str, child: Child, number: int, config: ProbeConfig) -> None:
         try:
-            environ = {**self._marks, PHASE: key, PID: str(child.pid)}
+            environ = {**self._marks, **child.process.marker, PHASE: key, PID: str(child.pid)}
             answer = await ask(config, number, folder=self._folder, environ=environ)
             self._mailbox.put(ProbeAnswered(child, answer))
         finally:

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import anyio
 import psutil
 import pytest
 
 from actors import trees_process, trees_server
 from actors.trees import Conflict, Merged, MissingCommitError, Problem, Trees, locks
-from actors.trees_process import GitHangsError, GitProcessError, TreesProcess
+from actors.trees_process import GitHangsError, GitProcessError, TreesProcess, in_brief
 from docs_store.errors import LockBusyError
 from docs_store.lock import Lock
-from ipc.process import escapees, identify, new_marker
-from tests.systems import SIGKILL
+from ipc.process import escapees, identify, new_marker, sweep
+from tests.systems import SIGKILL, hold, let_go
 
 LONG = 15.0  # seconds for what takes a moment on a quiet machine
 
@@ -162,8 +163,8 @@ def test_it_is_there_only_while_it_is_used(work: Path) -> None:
     assert trees.exists(base)
     trees.close()
     assert trees.pid is None
-    assert "git-idle" not in {thread.name for thread in threading.enumerate() if thread.is_alive()} or becomes(
-        lambda: "git-idle" not in {thread.name for thread in threading.enumerate()}
+    assert "git-attend" not in {thread.name for thread in threading.enumerate() if thread.is_alive()} or becomes(
+        lambda: "git-attend" not in {thread.name for thread in threading.enumerate()}
     )
 
 
@@ -215,6 +216,51 @@ def test_its_death_is_told_and_the_next_call_has_another(trees: TreesProcess, mo
     assert trees.pid not in (None, pid)
     kill(trees)
     assert trees.files(base) == ("a.txt", "b.txt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["in a call", "between two"])
+def test_one_that_somebody_stopped_is_ended_by_its_owner(work: Path, when: str) -> None:
+    """It cannot see its own limit: the call is told of as one that was killed, and asked again it is done."""
+    trees = TreesProcess(work, work / ".supervisor", idle=60.0, hang=2.0)
+    base = trees.snapshot("start").commit
+    pid = trees.pid
+    assert pid is not None
+    began = time.monotonic()
+    if when == "between two":
+        hold(pid)
+        with pytest.raises(GitProcessError, match="stopped git's process and did not let it go on for 2 s") as caught:
+            trees.files(base)
+    else:
+
+        def stop(_done: int, _total: int) -> None:
+            if trees.pid is not None and psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+                hold(pid)
+
+        with pytest.raises(
+            GitProcessError, match="in the middle of 'snapshot'; the next call starts another"
+        ) as caught:
+            trees.snapshot("again", on_progress=stop)
+    assert not isinstance(caught.value, GitHangsError)  # which nobody would ask again
+    assert 2.0 <= time.monotonic() - began < LONG
+    assert f"process {pid}" in str(caught.value)
+    assert not is_there(pid)
+    assert trees.files(base) == ("a.txt", "b.txt")
+    assert trees.pid not in (None, pid)
+    trees.close()
+
+
+def test_one_that_goes_on_in_time_loses_nothing(trees: TreesProcess) -> None:
+    """The call ends as it would have."""
+    base = trees.snapshot("start").commit
+    pid = trees.pid
+    assert pid is not None
+    hold(pid)
+    later = threading.Timer(0.3, let_go, (pid,))
+    later.start()
+    assert trees.files(base) == ("a.txt", "b.txt")
+    assert trees.pid == pid
+    later.join()
 
 
 def test_what_the_caller_raises_while_it_hears_of_progress_ends_the_call(trees: TreesProcess) -> None:
@@ -363,6 +409,82 @@ def test_it_ends_with_its_owner(work: Path) -> None:
         pass
 
 
+WAITING = """
+import sys, threading
+from pathlib import Path
+from actors.trees import locks
+from actors.trees_process import GitHangsError, GitProcessError, TreesProcess, in_brief
+trees = TreesProcess(Path(sys.argv[1]), Path(sys.argv[1]) / ".supervisor", hang=2.0)
+base = trees.snapshot("start").commit
+print(trees.pid, flush=True)
+sys.stdin.readline()  # somebody else has the child's part of the lock now
+try:
+    with trees.lock():
+        trees.set_head(base)
+except GitProcessError as error:
+    print(type(error).__name__, str(error).splitlines()[0], flush=True)
+else:
+    print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.only_on("posix", reason="SIGSTOP")
+def test_a_pause_of_all_is_no_hanging(work: Path) -> None:
+    """A tree that is stopped and let go on (a container that is paused): the child's alarm counted that time."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(work)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdin is not None
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    with locks(work / ".supervisor")[1].hold():
+        owner.stdin.write("\n")
+        owner.stdin.flush()
+        assert becomes(lambda: psutil.Process(pid).num_threads() > 3), "the alarm is a thread of its own"
+        for one in (owner.pid, pid):
+            hold(one)
+        time.sleep(2.5)  # longer than one call may take
+        for one in (owner.pid, pid):
+            let_go(one)
+        time.sleep(0.5)  # for the alarm to be heard, if it is
+    said = owner.communicate(timeout=LONG)[0]
+    assert owner.returncode == 0
+    assert said == "done\n" or said.startswith("GitProcessError git's process took 'hold' for hanging after a pause")
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        pytest.param("killed", marks=pytest.mark.only_on("posix", reason="orphaned process groups are let go on")),
+        "swept with its tree",
+    ],
+)
+def test_a_stopped_one_does_not_outlive_its_owner(work: Path, ended: str) -> None:
+    """Who ends its tree ends it too; where only the owner dies, the system lets it go on, and it hears of that."""
+    mark = new_marker()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(work)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | mark,
+        start_new_session=sys.platform != "win32",  # as a worker is
+    )
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    assert owner.stdout.readline() == "in a call\n"
+    hold(pid)
+    if ended == "killed":
+        owner.kill()
+    else:
+        assert anyio.run(sweep, mark) == ()
+    owner.wait()
+    owner.stdout.close()
+    assert becomes(lambda: not is_there(pid))
+    with Trees.open(work, work / ".supervisor").lock():
+        pass
+
+
 def test_it_gets_no_secrets(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its environment is what a program needs to run; its owner's keys and the user's PYTHONPATH stay."""
     monkeypatch.setenv("SHOP_API_KEY", "secret")
@@ -385,6 +507,12 @@ def test_it_loads_little() -> None:
     first, second = done.stdout.splitlines()
     assert not set(first.split()) & {"anyio", "asyncio", "structlog", "rich", "psutil", "supervisor", "ipc"}
     assert set(second.split()) == {"docs_store", "docs_store.errors", "docs_store.lock"}
+
+
+def test_the_first_line_of_an_error_is_the_same_each_time() -> None:
+    """What is shown once must not differ by the number of a process; an error without a text has none."""
+    assert {in_brief(GitProcessError(f"git died\n(process {pid})")) for pid in (1, 2)} == {"git died"}
+    assert in_brief(OSError()) == ""
 
 
 def test_an_answer_runs_no_code() -> None:

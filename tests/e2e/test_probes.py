@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import LIMIT, Shop, living
+from tests.systems import SIGKILL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -37,8 +41,8 @@ assess = false
 
 [phases.own.probe]
 command = [{python}, "-I", "-S", "-c", {code}]
-every = 3.0
-timeout = 3.0
+every = {every}
+timeout = {every}
 failures = 2
 start_grace = 0.0
 on_failure = "{on_failure}"
@@ -53,9 +57,10 @@ class Place:
         self.shop = shop
         self.sick = shop.root.parent / "sick"
 
-    def write(self, on_failure: str = "restart", *, code: str = "") -> None:
+    def write(self, on_failure: str = "restart", *, code: str = "", every: float = 3.0) -> None:
         code = code or CODE.format(sick=str(self.sick))
-        toml = TOML.format(python=json.dumps(sys.executable), code=json.dumps(code), on_failure=on_failure)
+        python = json.dumps(sys.executable)
+        toml = TOML.format(python=python, code=json.dumps(code), every=every, on_failure=on_failure)
         self.shop.write("supervisor.toml", toml)
 
     def own(self) -> dict[str, Any]:
@@ -128,16 +133,41 @@ def test_a_probe_may_only_warn_and_a_reload_changes_it_without_a_new_worker(plac
     assert "well again" in place.shop.say("why", "own")
 
 
+def noted_in(path: Path) -> str:
+    """A probe that notes whom it is about and who it is, and hangs."""
+    return (
+        f"import os, time; note = open({str(path)!r}, 'a');"
+        "print(os.environ['PROBED_PHASE'], os.environ['PROBED_PID'], os.getpid(), file=note, flush=True);"
+        "time.sleep(600)"
+    )
+
+
+def test_a_probe_ends_with_a_killed_supervisor(place: Place) -> None:
+    """Nobody is left who would end it at its limit, but the worker that it asks about ends its tree and itself."""
+    place.until(lambda own: own["state"] == "ready")
+    noted = place.shop.root.parent / "probed"
+    place.write(code=noted_in(noted), every=10.0)
+    place.shop.say("trust")
+    place.shop.say("reload")
+    supervisor = place.shop.ask("status")["pid"]
+    deadline = time.monotonic() + LIMIT
+    while not noted.exists() or not noted.read_text().endswith("\n"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    _, worker, probe = map(int, ["0", *noted.read_text().split()[1:]])
+    both = [psutil.Process(pid) for pid in (worker, probe)]
+    os.kill(supervisor, SIGKILL)
+    _, alive = psutil.wait_procs(both, timeout=15)
+    for one in alive:
+        one.kill()
+    assert alive == []
+
+
 def test_a_probe_that_hangs_is_a_failure_and_leaves_nothing_running(place: Place) -> None:
     """Ended at its limit; what it was told is whom it is about."""
     before = place.until(lambda own: own["state"] == "ready")
     noted = place.shop.root.parent / "probed"
-    code = (
-        "import os, time; note = open({!r}, 'a');"
-        "print(os.environ['PROBED_PHASE'], os.environ['PROBED_PID'], os.getpid(), file=note, flush=True);"
-        "time.sleep(600)"
-    )
-    place.write(code=code.format(str(noted)))
+    place.write(code=noted_in(noted))
     place.shop.say("trust")
     place.shop.say("reload")
     place.until(lambda own: own["epoch"] > before["epoch"])

@@ -35,10 +35,11 @@ from ipc import process
 PARENT = {PARENT!r}
 
 async def with_daemon(does, **how):
-    child = await process.spawn([sys.executable, "-I", "-S", "-c", PARENT, does], stdin=process.PIPE, stdout=process.PIPE, **how)
+    command = [sys.executable, "-I", "-S", "-c", PARENT, does]
+    child = await process.spawn(command, stdin=process.PIPE, stdout=process.PIPE, **how)
     await child.stdin.send(b"\\n")
     pid = int(await child.stdout.receive())
-    while open(f"/proc/{{pid}}/environ").read():  # it says its number before it becomes the daemon
+    while process._environ(str(pid)):  # it says its number before it becomes the daemon
         await anyio.sleep(0.01)
     return child, process.identify(pid)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import psutil
 import pytest
 
 from ipc import pipes
@@ -25,6 +26,7 @@ from ipc.process import (
     escapees,
     identify,
     is_alive,
+    is_suspended,
     kill,
     new_marker,
     python_command,
@@ -32,7 +34,7 @@ from ipc.process import (
     stop,
     sweep,
 )
-from tests.systems import ENDED, KILLED, SIGKILL, hold
+from tests.systems import ENDED, KILLED, SIGKILL, hold, let_go
 
 pytestmark = pytest.mark.anyio
 
@@ -236,6 +238,26 @@ async def test_stop_ends_a_stopped_process(started: list[Process]) -> None:
     hold(process.pid)
     with anyio.fail_after(10):
         assert await stop(process, grace=0.05) == ENDED
+
+
+@pytest.mark.parametrize("platform", [sys.platform, "elsewhere"])
+async def test_a_stopped_process_is_seen(
+    started: list[Process], monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    """That very one, while it lasts; by psutil where there is no /proc."""
+    process = await python(SLEEP, started)
+    await line(process)
+    identity = Identity(process.pid, psutil.Process(process.pid).create_time())
+    if platform == sys.platform:
+        identity = process.identity
+    monkeypatch.setattr(sys, "platform", platform)
+    assert not is_suspended(identity)
+    hold(process.pid)
+    assert is_suspended(identity)
+    assert not is_suspended(Identity(identity.pid, identity.created + 1.0))
+    let_go(process.pid)
+    assert not is_suspended(identity)
+    monkeypatch.undo()
 
 
 async def test_stop_runs_to_its_end_when_cancelled(started: list[Process]) -> None:

@@ -202,6 +202,23 @@ def test_cursors_go_on_after_a_restart(path: Path) -> None:
             journal.read(head)
 
 
+def test_a_corrected_clock_is_no_lost_power(path: Path) -> None:
+    """Where a start of the machine is known by its time: a tenth of a second over a multiple of ten is not another."""
+    code = (
+        "import os, sys; from pathlib import Path; from supervisor.journal import *\n"
+        "from ipc.events import ProgressEvent\n"
+        "j = Journal.open(Path(sys.argv[1]), boot_id='1799999999.9 3600.0')\n"
+        "j.commit([OwnRow(seq=1, event=ProgressEvent('spawn'))]).result()\n"
+        "print(j.reader.head().store, flush=True); os._exit(9)"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(path)], check=False, capture_output=True, text=True)
+    with Journal.open(path, boot_id="1800000000.0 3700.0") as journal:
+        assert journal.reader.head().store == died.stdout.strip()
+    died = subprocess.run([sys.executable, "-c", code, str(path)], check=False, capture_output=True, text=True)
+    with Journal.open(path, boot_id="1800003700.0 40.0") as journal:
+        assert journal.reader.head().store != died.stdout.strip()
+
+
 def test_a_damaged_file_is_set_aside(path: Path) -> None:
     """A file that is no database is kept under another name, with an alarm, and a new one begins."""
     path.parent.mkdir()

@@ -85,10 +85,29 @@ async def test_a_command_gets_the_notice_on_its_input(tmp_path: Path) -> None:
     told: list[str] = []
     for exit_code in ("0", "3"):
         config = NotifyConfig(command=(sys.executable, "-c", code, exit_code))
-        await tell(config, NOTICE, lambda _step, text: told.append(text), folder=tmp_path)
+        await tell(config, NOTICE, lambda _step, text: told.append(text), folder=tmp_path, marks={})
         assert json.loads((tmp_path / "got").read_bytes()) == NOTICE.said
     assert len(told) == 1
     assert "code 3" in told[0]
+
+
+@pytest.mark.anyio
+async def test_a_command_sees_what_a_tool_may_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token of the environment, but the marks that find it; a key of its own is in a file that it is told of."""
+    monkeypatch.setenv("SHOP_API_KEY", "hidden")
+    (tmp_path / "key").write_text("its own")
+    code = (
+        "import json, os, sys; from pathlib import Path;"
+        "Path('got').write_text(json.dumps([dict(os.environ), Path(sys.argv[1]).read_text()]))"
+    )
+    told: list[str] = []
+    config = NotifyConfig(command=(sys.executable, "-c", code, str(tmp_path / "key")))
+    await tell(config, NOTICE, lambda _step, text: told.append(text), folder=tmp_path, marks={"SHOP_MARK": "here"})
+    environ, key = json.loads((tmp_path / "got").read_text(encoding="utf-8"))
+    assert (told, key) == ([], "its own")
+    assert "SHOP_API_KEY" not in environ
+    assert environ["SHOP_MARK"] == "here"
+    assert environ["PATH"] == os.environ["PATH"]
 
 
 @pytest.mark.anyio
@@ -98,7 +117,7 @@ async def test_a_command_finds_the_service_s_credentials(tmp_path: Path, monkeyp
     code = "import os; open('got', 'w').write(os.environ['CREDENTIALS_DIRECTORY'])"
     told: list[str] = []
     config = NotifyConfig(command=(sys.executable, "-c", code))
-    await tell(config, NOTICE, lambda _step, text: told.append(text), folder=tmp_path)
+    await tell(config, NOTICE, lambda _step, text: told.append(text), folder=tmp_path, marks={})
     assert ((tmp_path / "got").read_text(encoding="utf-8"), told) == ("/run/credentials/x", [])
     assert worker_command()[1]["CREDENTIALS_DIRECTORY"] == "/run/credentials/x"  # an actor of one's own
     assert "CREDENTIALS_DIRECTORY" not in environment(os.environ)
@@ -110,7 +129,9 @@ async def test_a_command_that_hangs_or_is_missing_is_on_record(tmp_path: Path, m
     monkeypatch.setattr(module, "COMMAND_LIMIT", 0.5)
     told: list[str] = []
     for command in ((sys.executable, "-c", "import time; time.sleep(60)"), ("no-such-command-anywhere",)):
-        await tell(NotifyConfig(command=command), NOTICE, lambda _step, text: told.append(text), folder=tmp_path)
+        await tell(
+            NotifyConfig(command=command), NOTICE, lambda _step, text: told.append(text), folder=tmp_path, marks={}
+        )
     assert "0.5 s" in told[0]
     assert "no-such-command-anywhere" in told[1]
 
@@ -141,7 +162,9 @@ async def test_a_webhook_gets_it_by_post(hook: tuple[str, list[Any]], tmp_path: 
     address, got = hook
     told: list[str] = []
     for target in (address, f"{address}/fail", "http://127.0.0.1:9"):
-        await tell(NotifyConfig(webhook=target), NOTICE, lambda _step, text: told.append(text), folder=tmp_path)
+        await tell(
+            NotifyConfig(webhook=target), NOTICE, lambda _step, text: told.append(text), folder=tmp_path, marks={}
+        )
     assert got == [NOTICE.said, NOTICE.said]
     assert len(told) == 2
     assert "500" in told[0]
@@ -187,6 +210,7 @@ async def test_what_waited_at_the_start_is_old_and_what_comes_is_told_once(
                 lambda: NotifyConfig(webhook=address),
                 lambda *_: None,
                 folder=tmp_path,
+                marks={},
                 ended=anyio.Event(),
             )
         )
@@ -218,7 +242,9 @@ async def test_what_begins_to_wait_as_the_run_ends_is_told_before_it_is_over(
     config = NotifyConfig(webhook=address)
     async with anyio.create_task_group() as group:
         group.start_soon(
-            lambda: keep_telling(FakeCrew(store), read, lambda: config, lambda *_: None, folder=tmp_path, ended=ended)
+            lambda: keep_telling(
+                FakeCrew(store), read, lambda: config, lambda *_: None, folder=tmp_path, marks={}, ended=ended
+            )
         )
         await looked.wait()
         last = block(store, 1, "last")

@@ -88,7 +88,7 @@ class BuiltinDebugging:
         verdict = as_green(before, after)
         if not verdict.ok:
             return "; ".join(verdict.reasons)
-        commit = await desk.commit(tree, note, files)
+        commit = await desk.context.commit(note, files)
         if commit is None:
             return "it changed nothing"
         self._runs.remember(commit, after)

@@ -64,11 +64,6 @@ class Desk:
         """This phase's own tree, reset to that commit: nothing of an earlier attempt is left in it."""
         return await run_sync(self.context.trees.checkout, self.context.phase, commit)
 
-    async def commit(self, tree: Path, note: str, only: Iterable[str]) -> str | None:
-        """These files of the tree as a commit by this phase (what tests left lying stays out); None if unchanged."""
-        trees, files = self.context.trees, tuple(only)
-        return await run_sync(lambda: trees.commit(tree, note, self.context.phase.capitalize(), only=files))
-
     async def ignored(self, folders: Iterable[str]) -> tuple[str, ...]:
         """The user's generated files below these folders, which ignore rules keep out of every tree."""
         return await run_sync(self.context.trees.ignored, tuple(folders))

@@ -92,7 +92,7 @@ class BuiltinDeveloper:
         verdict = as_green(before, after)
         if not verdict.ok:
             return _not_green(title, spec, applied, verdict.reasons, thread)
-        commit = await desk.commit(tree, f"{title}\n\nFor {desk.task.id}.\n", applied.files)
+        commit = await desk.context.commit(f"{title}\n\nFor {desk.task.id}.\n", applied.files)
         if commit is None:
             return _already(title, spec, thread)
         self._runs.remember(commit, after)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ipc import cgroup
 from ipc.process import python_command
 
 from .config import Config
@@ -51,6 +52,7 @@ def examine(folder: Path) -> tuple[Check, ...]:
         import_name(_installed(), Path(__file__)),
         *_tools(),
         queue_round_trip(),
+        trees(sys.platform, grouped=cgroup.ours() is not None),
     ]
     try:
         workspace = find(folder)
@@ -117,6 +119,15 @@ def queue_round_trip(environ: Mapping[str, str] = os.environ) -> Check:
     if came != "there and back":
         return Check("queue", "warning", f"something else came out of it: {came!r:.100}", fix)
     return Check("queue", "ok", f"there and back from another process in {time.perf_counter() - began:.1f} s")
+
+
+def trees(platform: str, *, grouped: bool) -> Check:
+    """By what the processes of a crew are found when they are to end."""
+    means = {"win32": "held by job objects", "linux": "found by session, mark and descent"}
+    text = means.get(platform, "found by session and mark")
+    if platform == "linux":
+        text += ", and held by control groups" if grouped else "; control groups may not be made here"
+    return Check("processes", "ok", text)
 
 
 def disk(free: int, folder: Path) -> Check:

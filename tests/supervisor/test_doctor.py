@@ -23,6 +23,7 @@ from supervisor.doctor import (
     python,
     queue_round_trip,
     sqlite,
+    trees,
     trusted,
 )
 from supervisor.workspace import Workspace
@@ -59,6 +60,13 @@ def test_versions_too_old_are_errors() -> None:
     """The least that is needed passes, one less does not."""
     assert [python(version).level for version in ((3, 10, 14), (3, 11, 0), (3, 14, 1))] == ["error", "ok", "ok"]
     assert [sqlite(version).level for version in ((3, 34, 1), (3, 35, 0))] == ["error", "ok"]
+
+
+def test_what_holds_a_crew_s_processes_together_is_said() -> None:
+    assert trees("linux", grouped=True).text == "found by session, mark and descent, and held by control groups"
+    assert trees("linux", grouped=False).text.endswith("; control groups may not be made here")
+    assert trees("win32", grouped=False).text == "held by job objects"
+    assert trees("darwin", grouped=False).text == "found by session and mark"
 
 
 def test_the_other_distribution_with_our_import_name_is_an_error() -> None:

@@ -12,9 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-CORRECTIONS = (
-    60.0  # seconds by which the wall clock may have been corrected within one start; beyond that it is another
-)
+CORRECTIONS = 60.0  # seconds by which the wall clock may have been corrected within one start
 
 
 def is_same_boot(recorded: str, present: str) -> bool:

@@ -27,7 +27,8 @@ from .status import CrewStatus, waiting
 LOOK_EVERY = 1.0  # seconds between two looks at whether the history or a phase has moved
 COMMAND_LIMIT = 30.0  # seconds
 WEBHOOK_LIMIT = 10.0
-CREDENTIALS = "CREDENTIALS_DIRECTORY"  # of a service: who may have a secret of the command's is said there
+# Beside what a tool may see: where a service has its secrets, and a desktop takes its notifications.
+ALLOWED = ("CREDENTIALS_DIRECTORY", "DBUS_SESSION_BUS_ADDRESS")
 MOST_AT_ONCE = 20  # of one look; what is more is counted in the last one
 
 T = TypeVar("T")
@@ -127,8 +128,8 @@ async def tell(config: NotifyConfig, notice: Notice, record: Record, *, folder: 
 
 
 async def _run(command: Sequence[str], body: bytes, folder: Path, marks: Mapping[str, str]) -> str:
-    """What went wrong; "" if nothing did. Of our environment it has what a tool may see, and a service's secrets."""
-    environ = environment(os.environ, marks, allow=(CREDENTIALS,))
+    """What went wrong; "" if nothing did. Of our environment it has what a tool may see, and `ALLOWED`."""
+    environ = environment(os.environ, marks, allow=ALLOWED)
     try:
         with anyio.fail_after(COMMAND_LIMIT):
             done = await anyio.run_process(list(command), input=body + b"\n", check=False, cwd=folder, env=environ)

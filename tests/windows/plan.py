@@ -1,8 +1,8 @@
 """What of the tests is not run under Wine, and why; a pytest plugin.
 
-Only what Wine (or this one Python for Windows) lacks or takes minutes for is named here: what no Windows has is marked
-at the test itself. On Windows proper, as in the workflows of .github, nothing of this applies. `tests/conftest.py`
-counts both by reason.
+Only what Wine (or this one Python for Windows) lacks is named here, and two tests that are about a hundred thousand
+files and sixty-five interpreters at a time: what no Windows has is marked at the test itself. On Windows proper, as in
+the workflows of .github, nothing of this applies. `tests/conftest.py` counts both by reason.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 EXAMPLES = 10  # of each property: the pure cores are the same everywhere, and are tried at length elsewhere
-WITHIN = 60.0  # seconds for one test that names no time of its own: Wine starts a process in about one
+WITHIN = 60.0  # seconds for one test that names no time of its own: one of our processes takes about one to start
 SLOWER = 3  # times what a test allows itself elsewhere, as in tests/e2e/conftest.py
 
-# All of them but what is named below; each takes some times as long as elsewhere.
+# All of them but what is named below.
 WHOLE = ("tests/windows", "tests/e2e", "tests/chaos", "tests/upgrade")
 
 LEFT_OUT: dict[str, str] = {  # patterns of node ids

@@ -8,6 +8,7 @@ Exit code 0: the outcome is the expected one; 1: it is not, each difference is p
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -416,7 +417,7 @@ def show(checks: Sequence[Check], outcome: Outcome, folder: Path) -> None:
         print(f"  {good if check.ok else bad}  {check.what}{more}")
     wrong = sum(not check.ok for check in checks)
     print(f"\n{'All as expected.' if not wrong else _count(wrong, 'difference.', 'differences.')}")
-    print(f"Look around:  cd {os.path.relpath(folder)} && ls crew")
+    print(f"Look around:  cd {_from_here(folder)} && ls crew")
     if outcome.git_before:
         print("What changed: git diff   (nothing was committed for you)")
 
@@ -429,7 +430,17 @@ def _can_print(text: str) -> bool:
     return True
 
 
+def _from_here(folder: Path) -> str:
+    try:
+        return os.path.relpath(folder)
+    except ValueError:  # on another drive
+        return str(folder)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that does not know a character shows another
     parser = argparse.ArgumentParser(description="Run the crew on a fresh copy of examples/alerts.")
     parser.add_argument(
         "--into", type=Path, help="an empty folder for the copy (default: .build/alerts-run-N)"
@@ -444,7 +455,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     expected = tomllib.loads(EXPECTED.read_text(encoding="utf-8"))
     copy_example(folder)
     with_git = make_repository(folder)
-    print(f"A copy of examples/alerts is in {os.path.relpath(folder)}.", flush=True)
+    print(f"A copy of examples/alerts is in {_from_here(folder)}.", flush=True)
     before = look(folder, with_git=with_git)
     done = ask(folder, "init")
     if done.returncode:

@@ -11,6 +11,7 @@ import base64
 import difflib
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from actors.folders import remove
 from actors.trees import Trees
 from docs_store.store import Store
 
@@ -296,7 +298,7 @@ def validate(workspace: Workspace, config: Config, *, number: int, verbose: int 
                 text = f"the run by {mode} ended with exit code {code}: nothing can be compared, nothing is counted"
                 raise UserError(text, exit_code=Exit(code))
             outcomes.append(gather(copied, config, code))
-            shutil.rmtree(place)
+            remove(os.fsencode(place))  # Git's objects are read-only: Windows removes none that is
     queue, stdout = outcomes
     return Report(
         run=number,

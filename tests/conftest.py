@@ -3,7 +3,7 @@
     @pytest.mark.only_on("posix", reason="SIGSTOP")
 
 A skip is then what could run here and does not, and is worth a look. `tests/windows/plan.py` uses the same door for
-what Wine lacks, or takes too long for.
+what Wine lacks.
 """
 
 from __future__ import annotations

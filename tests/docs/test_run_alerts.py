@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import re
 import subprocess
 import sys
@@ -123,6 +124,24 @@ def test_the_run_can_be_repeated(run_alerts: ModuleType, tmp_path: Path, monkeyp
     """Each run gets a folder that was not there before."""
     monkeypatch.setattr(run_alerts, "RUNS", tmp_path / "runs")
     assert [run_alerts.fresh_folder().name for _ in range(3)] == ["alerts-run-1", "alerts-run-2", "alerts-run-3"]
+
+
+def test_a_console_that_lacks_a_character_gets_another(
+    run_alerts: ModuleType, ideal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Windows has its output in a file: code page 1252, and no arrow in it; the outcome is told."""
+    told = io.BytesIO()
+    with io.TextIOWrapper(told, encoding="cp1252") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        for name in ("copy_example", "make_repository", "look"):
+            patch.setattr(run_alerts, name, lambda *_, **__: None)
+        patch.setattr(run_alerts, "ask", lambda *_: subprocess.CompletedProcess((), 0))
+        patch.setattr(run_alerts, "run_crew", lambda *_: 1)
+        patch.setattr(run_alerts, "gather", lambda *_, **__: ideal)
+        assert run_alerts.main(["--into", str(tmp_path / "copy")]) == 0
+        stream.flush()
+        text = told.getvalue()
+    assert b"All as expected" in text
 
 
 @pytest.mark.parametrize("text", ['[{"a": 1}, {"a": 2}]', '{"a": 1}\n{"a": 2}\n'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import inspect
 import shutil
@@ -185,6 +186,9 @@ class Conformance(RuleBasedStateMachine):
         return Store.open(self.folder / "crew", head_file=self.folder / "head", limits=Limits(hops=self.hops, deaths=2))
 
     def teardown(self) -> None:
+        if sys.platform == "win32":  # which removes no file that somebody has open, if only a store let go
+            vars(self).pop("store", None)
+            gc.collect()
         shutil.rmtree(self.folder)
 
     def real(self, known: str) -> Message:

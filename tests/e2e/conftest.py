@@ -32,6 +32,7 @@ FILES: Mapping[str, str] = {
 
         [tool.pytest.ini_options]
         testpaths = ["tests"]
+        addopts = "-p no:hypothesispytest -p no:anyio"  # ours, not the shop's: they are most of what a run imports
     """,
     "shop/__init__.py": '"""A small shop."""\n',
     "shop/cart.py": '''

@@ -14,9 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *words], cwd=cwd, capture_output=True, text=True, encoding="utf-8", timeout=390, check=False
-    )
+    return subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True, timeout=390, check=False)
 
 
 @pytest.mark.slow

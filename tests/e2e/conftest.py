@@ -240,7 +240,8 @@ class Run:
         return code
 
     def pid(self, phase: str) -> int:
-        """The present worker of that phase."""
+        """The present worker of that phase. What it wrote may be seen before it is told that there is one."""
+        self.until(lambda event: event["step"] == "spawn" and event["phase"] == phase)
         with self._arrived:
             spawned = [e["summary"]["pid"] for e in self.events if e["step"] == "spawn" and e["phase"] == phase]
         return int(spawned[-1])

@@ -240,7 +240,7 @@ class Run:
         return code
 
     def pid(self, phase: str) -> int:
-        """The present worker of that phase; waits for the first, which the record may know before it is told here."""
+        """The present worker of that phase. What it wrote may be seen before it is told that there is one."""
         self.until(lambda event: event["step"] == "spawn" and event["phase"] == phase)
         with self._arrived:
             spawned = [e["summary"]["pid"] for e in self.events if e["step"] == "spawn" and e["phase"] == phase]

@@ -235,7 +235,7 @@ def write_text(path: Path, content: str) -> None:
 class WorkspaceLock:
     """The right to supervise a workspace, held until `release` or the process's death. Not inherited by children.
 
-    The file keeps (pid, create time) of the holder for people and for `holder`; the lock itself is the system's.
+    The file keeps who holds it, for people and for `holder`; the lock itself is the system's.
     """
 
     def __init__(self, workspace: Workspace, *, role: Role = "supervisor") -> None:
@@ -255,7 +255,8 @@ class WorkspaceLock:
             time.sleep(0.02)
         self._fd = fd
         os.ftruncate(fd, 0)
-        said = {"pid": os.getpid(), "created": _create_time(os.getpid()), "role": self._role}
+        pid = os.getpid()
+        said = {"pid": pid, "created": _create_time(pid), "started": _started(pid), "role": self._role}
         os.write(fd, json.dumps(said).encode())
         return self
 
@@ -289,6 +290,8 @@ def holder(workspace: Workspace) -> int | None:
     said = _said(workspace.lock)
     if not said.pid or said.role != "supervisor":
         return None
+    if said.started:
+        return said.pid if _started(said.pid) == said.started else None
     actual = _create_time(said.pid)
     return said.pid if actual is not None and abs(actual - said.created) < 2.0 else None
 
@@ -297,14 +300,29 @@ class _Said(NamedTuple):
     pid: int = 0
     created: float = 0.0
     role: str = ""
+    started: str = ""
 
 
 def _said(path: Path) -> _Said:
     try:
         said = json.loads(path.read_bytes())
-        return _Said(int(said["pid"]), float(said["created"]), str(said["role"]))
+        return _Said(int(said["pid"]), float(said["created"]), str(said["role"]), str(said.get("started", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return _Said()
+
+
+def _started(pid: int) -> str:
+    """When it was started, in the kernel's ticks since a named boot; "" where that cannot be told, or it has ended.
+
+    Linux counts a process's create time from the wall clock of the moment in which it is asked: when that clock is set,
+    no process is the one that it was.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return f"{boot} {int(fields[19])}" if fields[0] != b"Z" else ""
 
 
 def _create_time(pid: int) -> float | None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,27 @@ def test_a_command_that_hangs_with_the_lock_is_named(place: Workspace, monkeypat
 def test_a_pid_that_was_given_to_another_process_is_no_holder(place: Workspace) -> None:
     """The create time tells a reused pid apart."""
     place.lock.write_text(json.dumps({"pid": os.getpid(), "created": 1.0, "role": "supervisor"}))
+    assert holder(place) is None
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere the system keeps the time at which a process was started"
+)
+def test_a_supervisor_is_found_after_the_clock_was_set(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's clock was a day behind when it started; it runs all the same, and `stop` must find it."""
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 1_000_000.0)
+    with WorkspaceLock(place).acquire():
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 1_086_400.0)
+        assert holder(place) == os.getpid()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is the create time that tells them apart")
+def test_a_lock_of_before_a_reboot_means_nobody(place: Workspace) -> None:
+    """The same number, started at the same moment after another boot, is another process."""
+    with WorkspaceLock(place).acquire():
+        said = json.loads(place.lock.read_bytes())
+    _, ticks = said["started"].split()
+    place.lock.write_text(json.dumps({**said, "started": f"{uuid.uuid4()} {ticks}"}))
     assert holder(place) is None
 
 

@@ -19,7 +19,7 @@ from docs_store.topology import STRATEGIC
 from ipc import control
 
 from .child import Child, Exited, Fact, Reported
-from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew
+from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew, concerned
 from .config import Config
 from .desk import Desk
 from .documents import ASSESSORS, Delivered, Documents, EndFacts, Look
@@ -90,7 +90,7 @@ class Crew:
     ) -> None:
         """`marks` are in the environment of whatever the crew starts."""
         self.workspace = workspace
-        self.config = config
+        self.config = self.begun = config  # as it is now, and as it was at the start
         self.documents = documents
         self.plane = plane
         self.standby = standby
@@ -310,7 +310,8 @@ class Crew:
     async def _carry_out(self, pending: Pending) -> None:
         try:
             reply = await carry_out(self, pending.command)
-            self.plane.record("log_entry", step="command", detail=reply.text, summary={"ok": reply.ok})
+            summary = {"ok": reply.ok, "phases": concerned(pending.command)}
+            self.plane.record("log_entry", step="command", detail=reply.text, summary=summary)
             pending.answer(reply)
         except Exception as error:
             log.exception("a command failed", command=type(pending.command).__name__)

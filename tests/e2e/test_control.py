@@ -100,6 +100,8 @@ def test_a_day_in_the_life_of_a_daemon(running: Shop) -> None:
     assert BY_KILL in why
     assert "started again" in why
     assert "0 of 5 restarts of its own were used up" in why
+    assert "Asked for by a person: developer has a new worker" in shop.say("why", "developer")
+    assert "developer" not in why, "what was asked for another phase explains nothing here"
 
     assert shop.ask("pause", "qa") == {"phases": ["qa"], "paused": True}
     until(lambda: phases(shop)["qa"]["state"] == "paused", "QA paused")
@@ -113,7 +115,7 @@ def test_a_day_in_the_life_of_a_daemon(running: Shop) -> None:
     assert {key: phase["pid"] for key, phase in phases(shop).items() if key != "qa"} == kept
     (shop.root / "supervisor.toml").write_text("[phases.qa]\nnonsense = 1\n")
     refused = run(shop, "reload")
-    assert refused.returncode == 1
+    assert refused.returncode == 78
     assert "nonsense" in refused.stderr
     (shop.root / "supervisor.toml").write_text("")
 

@@ -324,6 +324,7 @@ def test_events_can_be_filtered_and_continued(journaled: Cli) -> None:
     assert events_of(journaled, "--phase", "qa") == everything[:3]
     assert events_of(journaled, "--type", "finding") == everything[::2]
     assert events_of(journaled, "--phase", "QA", "--type", "progress") == [everything[1]]
+    assert events_of(journaled, "--phase", "supervisor") == [e for e in everything if e["phase"] == "supervisor"]
     assert events_of(journaled, "--since", everything[-1]["cursor"]) == []
 
 
@@ -762,9 +763,9 @@ def test_every_command_gives_programs_its_errors(bare: Cli, words: tuple[str, ..
     assert json.loads(bare.out)["error"]["code"] in {"configuration", "usage"}
 
 
-def test_a_shell_completes_commands_and_phases(cli: Cli) -> None:
-    """By the script that `--show-completion` prints: the words that it would be given."""
-    assert cli("init") == 0
+def test_a_shell_completes_what_can_be_named(blocked: tuple[Cli, str]) -> None:
+    """By the script that `--show-completion` prints: commands, phases, documents, types, what waits for an answer."""
+    cli, waits = blocked
 
     def completed(line: str) -> list[str]:
         words = {"_SUPERVISOR_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
@@ -781,3 +782,10 @@ def test_a_shell_completes_commands_and_phases(cli: Cli) -> None:
     assert completed("supervisor rest") == ["restart"]
     assert completed("supervisor restart de") == ["developer", "debugging"]
     assert completed("supervisor rollout a") == ["advance"]
+    assert completed("supervisor answer ") == [waits]
+    assert completed("supervisor docs show QA") == ["QA_READ", "QA_WRITE"]
+    assert completed("supervisor events --type phase_e") == ["phase_error"]
+    assert completed("supervisor events --phase ")[-1] == "supervisor"
+    (cli.folder / "supervisor.toml").write_text("nonsense")
+    assert completed("supervisor answer ") == []
+    assert completed("supervisor restart de") == ["developer", "debugging"]

@@ -130,3 +130,10 @@ class Pending:
 
 
 STOPPING = Reply(ok=False, text="the supervisor is stopping; it takes no more commands")
+
+
+def too_late(command: Command, pid: int) -> Reply:
+    """What a command is told that comes while the supervisor stops: whoever wants just that has it."""
+    if isinstance(command, StopCrew):
+        return Reply(ok=True, text="the crew is being stopped already", data={"pid": pid})
+    return STOPPING

@@ -19,7 +19,7 @@ from docs_store.topology import STRATEGIC
 from ipc import control
 
 from .child import Child, Exited, Fact, Reported
-from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew, concerned
+from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew, concerned, too_late
 from .config import Config
 from .desk import Desk
 from .documents import ASSESSORS, Delivered, Documents, EndFacts, Look
@@ -242,10 +242,7 @@ class Crew:
     async def _own(self) -> None:
         """The owner's loop."""
         while not self._ended.is_set():
-            for letter in await self.mailbox.take():
-                self._open_letter(letter)
-                if self._ended.is_set():
-                    return
+            self._open_letter(await self.mailbox.take())
 
     def _open_letter(self, letter: Letter) -> None:
         match letter:
@@ -292,7 +289,7 @@ class Crew:
     async def command(self, command: Command) -> Reply:
         """Put a command into the owner's mailbox and wait for what comes of it; from the event loop."""
         if self._stopping or self._ended.is_set():
-            return STOPPING
+            return too_late(command, self.plane.pid)
         pending = Pending(command)
         self.mailbox.put(Commanded(pending))
         return await pending.reply()
@@ -325,7 +322,7 @@ class Crew:
         """What was still in the mailbox when the run ended gets an answer too."""
         for letter in self.mailbox.letters:
             if isinstance(letter, Commanded):
-                letter.pending.answer(STOPPING)
+                letter.pending.answer(too_late(letter.pending.command, self.plane.pid))
 
     def hang_up(self) -> None:
         """SIGHUP: the same as `supervisor reload`; what comes of it is on record. From the event loop."""

@@ -190,7 +190,7 @@ async def test_nobody_is_woken_and_nothing_closed_before_the_successor_is_ready(
         await place.succession.seat(place.seats["qa"], died=True, reason="died")
         seated.set()
         await anyio.wait_all_tasks_blocked()
-        assert place.mailbox.letters == []
+        assert not place.mailbox.letters
         assert "closed" not in place.done
         place.settled.set()
         await until(lambda: "closed" in place.done and Moved(9) in place.mailbox.letters)

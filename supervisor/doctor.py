@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from ipc.process import python_command
 
 from .config import Config
 from .exits import UserError
-from .workspace import NoWorkspaceError, Workspace, find, holder, require_writable
+from .workspace import NoWorkspaceError, Workspace, find, holder, require_writable, runtime_folder, state_folder
 
 LEAST_PYTHON = (3, 11)
 QUEUE_PATIENCE = 30.0  # seconds, on a machine that is busy
@@ -51,6 +51,8 @@ def examine(folder: Path) -> tuple[Check, ...]:
         import_name(_installed(), Path(__file__)),
         *_tools(),
         queue_round_trip(),
+        private("runtime folder", runtime_folder),
+        private("state folder", state_folder),
     ]
     try:
         workspace = find(folder)
@@ -117,6 +119,16 @@ def queue_round_trip(environ: Mapping[str, str] = os.environ) -> Check:
     if came != "there and back":
         return Check("queue", "warning", f"something else came out of it: {came!r:.100}", fix)
     return Check("queue", "ok", f"there and back from another process in {time.perf_counter() - began:.1f} s")
+
+
+def private(name: str, find_it: Callable[[], Path]) -> Check:
+    """Whether there is a place for sockets, the control API's key, and what was agreed to."""
+    try:
+        folder = find_it()
+        require_writable(folder)
+    except UserError as error:
+        return Check(name, "error", str(error), "see the text; then `supervisor doctor` again")
+    return Check(name, "ok", str(folder))
 
 
 def disk(free: int, folder: Path) -> Check:

@@ -376,7 +376,7 @@ def runtime_folder(environ: Mapping[str, str] = os.environ) -> Path:
         folder = Path(given) / NAME
     else:
         folder = Path(tempfile.gettempdir()) / f"{NAME}-{os.getuid()}"
-    return _private(folder)
+    return _private(folder, "LOCALAPPDATA" if sys.platform == "win32" else "XDG_RUNTIME_DIR")
 
 
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -387,13 +387,19 @@ def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
         folder = Path.home() / "Library" / "Application Support" / NAME
     else:
         folder = Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / NAME
-    return _private(folder)
+    return _private(folder, "LOCALAPPDATA" if sys.platform == "win32" else "XDG_STATE_HOME")
 
 
-def _private(folder: Path) -> Path:
-    require_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+def _private(folder: Path, variable: str) -> Path:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise WorkspaceError(
+            f"the folder {folder} for private files cannot be created: {error.strerror or error}; "
+            f"set {variable} to a folder of yours, or, where it names somebody else's, unset it"
+        ) from None
     if sys.platform != "win32":
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

@@ -174,10 +174,12 @@ def start(
     It outlives this terminal. Its summary and errors go to .supervisor/logs/console.log. End it with: supervisor stop
     """
     from supervisor.bootstrap import require_trust
+    from supervisor.control.endpoint import endpoint_file
 
     session: Session = ctx.obj
     workspace = find(session.folder / folder) if folder else session.workspace()
     require_trust(workspace, workspace.read_config())
+    endpoint_file(workspace)  # where it cannot be, no command would reach what is started here
     workspace.make_folders()
     if (pid := holder(workspace)) is not None:
         raise WorkspaceBusyError(workspace.root, pid)

@@ -763,6 +763,21 @@ def test_every_command_gives_programs_its_errors(bare: Cli, words: tuple[str, ..
     assert json.loads(bare.out)["error"]["code"] in {"configuration", "usage"}
 
 
+@pytest.mark.only_on("posix", reason="where the variable is LOCALAPPDATA it is the system's own")
+def test_nothing_is_started_in_the_background_that_no_command_would_reach(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime folder that cannot be used is told before, with what to do."""
+    assert cli("init") == 0
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    started: list[object] = []
+    monkeypatch.setattr("supervisor.cli.control._detached", lambda *of: started.append(of))
+    assert cli("start") == Exit.CONFIGURATION
+    assert "set XDG_RUNTIME_DIR" in cli.err
+    assert started == []
+
+
 def test_a_shell_completes_what_can_be_named(blocked: tuple[Cli, str]) -> None:
     """By the script that `--show-completion` prints: commands, phases, documents, types, what waits for an answer."""
     cli, waits = blocked

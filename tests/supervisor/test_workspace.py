@@ -252,6 +252,18 @@ def test_the_users_own_folders_are_private(tmp_path: Path) -> None:
     assert state_folder(environ).stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.only_on("posix", reason="where the variable is LOCALAPPDATA it is the system's own")
+def test_a_private_folder_that_cannot_be_is_said_with_the_variable(tmp_path: Path) -> None:
+    """As after `su`, when XDG_RUNTIME_DIR is still somebody else's: a configuration error, with what to do."""
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(WorkspaceError, match=r"unset it$") as caught:
+            runtime_folder({"XDG_RUNTIME_DIR": str(folder)})
+        assert "set XDG_RUNTIME_DIR to a folder of yours" in str(caught.value)
+        with pytest.raises(WorkspaceError, match="cannot be created"):
+            state_folder({"XDG_STATE_HOME": str(folder)})
+
+
 @pytest.mark.only_on("posix", reason="POSIX permissions")
 def test_a_link_in_place_of_a_private_folder_is_refused(tmp_path: Path) -> None:
     """Nobody can point our private files elsewhere."""

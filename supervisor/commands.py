@@ -83,6 +83,19 @@ class AnswerIt:
 Command = StopCrew | RestartPhase | RestartAll | Reload | Hold | GiveTask | AnswerIt
 
 
+def concerned(command: Command) -> tuple[str, ...] | None:
+    """The phases that the command is about; None: all of them."""
+    match command:
+        case RestartPhase(phase=phase):
+            return (phase,)
+        case Hold(phases=phases):
+            return phases or None
+        case GiveTask(draft=draft):
+            return (draft.to,)
+        case _:
+            return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """What became of a command: a sentence for people, `data` for programs.
@@ -117,3 +130,10 @@ class Pending:
 
 
 STOPPING = Reply(ok=False, text="the supervisor is stopping; it takes no more commands")
+
+
+def too_late(command: Command, pid: int) -> Reply:
+    """What a command is told that comes while the supervisor stops: whoever wants just that has it."""
+    if isinstance(command, StopCrew):
+        return Reply(ok=True, text="the crew is being stopped already", data={"pid": pid})
+    return STOPPING

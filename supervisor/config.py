@@ -70,10 +70,10 @@ rollout = 1.0             # share of audits whose events travel by the queue; QU
 # on_held = "restart"     # … something holds its interpreter
 # on_no_progress = "restart" # … its task gets no further
 
-# [log]                   # .supervisor/logs/supervisor.log
+# [log]                   # .supervisor/logs/: supervisor.log, and what each worker prints in a file of its own
 # format = "console"      # "json": one object per line
-# max_mb = 10             # then it is set aside …
-# keep = 5                # … and so many older ones are kept
+# max_mb = 10             # of one file; then it is set aside …
+# keep = 5                # … and so many older ones of supervisor.log are kept, of a worker's one
 
 # [notify]                # who is told when something begins to wait for you; `supervisor trust` comes first
 # command = []            # a command and its arguments; it gets a JSON object on standard input

@@ -20,7 +20,7 @@ from docs_store.topology import STRATEGIC
 from ipc import control
 
 from .child import Child, Exited, Fact, Reported
-from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew
+from .commands import STOPPING, Command, Pending, Reload, Reply, StopCrew, concerned, too_late
 from .config import Config
 from .desk import Desk
 from .documents import ASSESSORS, Delivered, Documents, EndFacts, Look
@@ -91,7 +91,7 @@ class Crew:
     ) -> None:
         """`marks` are in the environment of whatever the crew starts."""
         self.workspace = workspace
-        self.config = config
+        self.config = self.begun = config  # as it is now, and as it was at the start
         self.documents = documents
         self.plane = plane
         self.standby = standby
@@ -243,10 +243,7 @@ class Crew:
     async def _own(self) -> None:
         """The owner's loop."""
         while not self._ended.is_set():
-            for letter in await self.mailbox.take():
-                self._open_letter(letter)
-                if self._ended.is_set():
-                    return
+            self._open_letter(await self.mailbox.take())
 
     def _open_letter(self, letter: Letter) -> None:
         match letter:
@@ -293,7 +290,7 @@ class Crew:
     async def command(self, command: Command) -> Reply:
         """Put a command into the owner's mailbox and wait for what comes of it; from the event loop."""
         if self._stopping or self._ended.is_set():
-            return STOPPING
+            return too_late(command, self.plane.pid)
         pending = Pending(command)
         self.mailbox.put(Commanded(pending))
         return await pending.reply()
@@ -311,7 +308,8 @@ class Crew:
     async def _carry_out(self, pending: Pending) -> None:
         try:
             reply = await carry_out(self, pending.command)
-            self.plane.record("log_entry", step="command", detail=reply.text, summary={"ok": reply.ok})
+            summary = {"ok": reply.ok, "phases": concerned(pending.command)}
+            self.plane.record("log_entry", step="command", detail=reply.text, summary=summary)
             pending.answer(reply)
         except Exception as error:
             log.exception("a command failed", command=type(pending.command).__name__)
@@ -325,7 +323,7 @@ class Crew:
         """What was still in the mailbox when the run ended gets an answer too."""
         for letter in self.mailbox.letters:
             if isinstance(letter, Commanded):
-                letter.pending.answer(STOPPING)
+                letter.pending.answer(too_late(letter.pending.command, self.plane.pid))
 
     def hang_up(self) -> None:
         """SIGHUP: the same as `supervisor reload`; what comes of it is on record. From the event loop."""

@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from ipc.process import python_command
 
 from .config import Config
 from .exits import UserError
-from .workspace import NoWorkspaceError, Workspace, find, holder, require_writable
+from .workspace import NoWorkspaceError, Workspace, find, holder, require_writable, runtime_folder, state_folder
 
 LEAST_PYTHON = (3, 11)
 QUEUE_PATIENCE = 30.0  # seconds, on a machine that is busy
@@ -53,6 +53,8 @@ def examine(folder: Path) -> tuple[Check, ...]:
         *_tools(),
         queue_round_trip(),
         trees(sys.platform, grouped=cgroup.ours() is not None),
+        private("runtime folder", runtime_folder),
+        private("state folder", state_folder),
     ]
     try:
         workspace = find(folder)
@@ -128,6 +130,16 @@ def trees(platform: str, *, grouped: bool) -> Check:
     if platform == "linux":
         text += ", and held by control groups" if grouped else "; control groups may not be made here"
     return Check("processes", "ok", text)
+
+
+def private(name: str, find_it: Callable[[], Path]) -> Check:
+    """Whether there is a place for sockets, the control API's key, and what was agreed to."""
+    try:
+        folder = find_it()
+        require_writable(folder)
+    except UserError as error:
+        return Check(name, "error", str(error), "see the text; then `supervisor doctor` again")
+    return Check(name, "ok", str(folder))
 
 
 def disk(free: int, folder: Path) -> Check:

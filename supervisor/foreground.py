@@ -33,7 +33,7 @@ from .enclosure import Enclosed, enclosed
 from .epochs import EpochCounter
 from .exits import Exit, UserError
 from .letters import Plan
-from .logs import forget_old_epochs, logging_to
+from .logs import forget_old_epochs, keep_small, logging_to
 from .notifications import keep_telling
 from .notify import Notifier
 from .options import RunOptions
@@ -164,6 +164,7 @@ async def _run_crew(
                 shown = anyio.Event()
                 group.start_soon(_show, view, aiter(events), crew.status, shown)
                 group.start_soon(_save_status, workspace, crew.status)
+                group.start_soon(keep_small, workspace.logs, config.log)
                 group.start_soon(_open_control, workspace, crew, plane)
                 ended, told = anyio.Event(), anyio.Event()
                 group.start_soon(_tell_people, workspace, crew, plane, marks, ended, told)

@@ -5,6 +5,7 @@ What follows from a letter is `crew`'s.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -95,16 +96,16 @@ class Plan:
 class Mailbox:
     """Letters to the owner, from anywhere in its event loop, in order."""
 
-    letters: list[Letter] = field(default_factory=list)
+    letters: deque[Letter] = field(default_factory=deque)
     _arrived: anyio.Event = field(default_factory=anyio.Event)
 
     def put(self, letter: Letter) -> None:
         self.letters.append(letter)
         self._arrived.set()
 
-    async def take(self) -> tuple[Letter, ...]:
+    async def take(self) -> Letter:
+        """The oldest one: those behind it stay, for whoever clears up after an owner that has ended at this one."""
         while not self.letters:
             self._arrived = anyio.Event()
             await self._arrived.wait()
-        taken, self.letters = tuple(self.letters), []
-        return taken
+        return self.letters.popleft()

@@ -17,7 +17,7 @@ from docs_store.messages import USER
 
 from .commands import AnswerIt, Command, GiveTask, Hold, Reload, Reply, RestartAll, RestartPhase, StopCrew
 from .config import Config
-from .exits import UserError
+from .exits import WORDS, UserError, judged
 
 if TYPE_CHECKING:
     from .crew import Crew
@@ -48,7 +48,8 @@ async def carry_out(crew: Crew, command: Command) -> Reply:
             case _:
                 assert_never(command)
     except (StoreError, UserError) as error:
-        return Reply(ok=False, text=str(error))
+        code, text = judged(error)
+        return Reply(ok=False, text=text, data={"code": WORDS.get(code, "refused")})
 
 
 async def _restart(crew: Crew, phase: str) -> Reply:
@@ -102,18 +103,11 @@ async def _reload(crew: Crew) -> Reply:
     new = await crew.at_desk(crew.workspace.read_config)
     await crew.at_desk(lambda: require_trust(crew.workspace, new))
     old = crew.config
+    later = not_in_force(crew.begun, new)
+    still = [f"{', '.join(later)} {LATER}"] if later else []
     if new == old:
-        return Reply(ok=True, text="supervisor.toml says what it said before; nothing was touched", data=_said((), ()))
-    later = tuple(
-        name
-        for name, is_other in (
-            ("phases of your own", new.topology != old.topology),
-            ("[ipc]", new.ipc != old.ipc),
-            ("after", any(new.phases[key].after != old.phases[key].after for key in old.phases if key in new.phases)),
-            ("[log]", new.log != old.log),
-        )
-        if is_other
-    )
+        said = ["supervisor.toml says what it said before; nothing was touched", *still]
+        return Reply(ok=True, text="; ".join(said), data=_said((), later))
     if new.topology != old.topology:
         return Reply(
             ok=False,
@@ -138,9 +132,19 @@ async def _reload(crew: Crew) -> Reply:
         else:
             left.append(f"{key} has no worker ({seat.state}); its next one reads it")
     said = [f"restarted: {', '.join(restarted)}" if restarted else "no worker had to be restarted"]
-    said += left
-    said += [f"{', '.join(later)} {LATER}"] if later else []
+    said += [*left, *still]
     return Reply(ok=True, text=f"supervisor.toml is read again; {'; '.join(said)}", data=_said(restarted, later))
+
+
+def not_in_force(begun: Config, new: Config) -> tuple[str, ...]:
+    """The parts of the file that only a start of the supervisor takes up, where they are others than at this one's."""
+    parts = {
+        "[ipc]": new.ipc != begun.ipc,
+        "after": any(new.phases[key].after != its.after for key, its in begun.phases.items() if key in new.phases),
+        "[log]": new.log != begun.log,
+        "[journal]": new.journal != begun.journal,
+    }
+    return tuple(name for name, is_other in parts.items() if is_other)
 
 
 def needs_restart(old: Config, new: Config, phase: str) -> bool:

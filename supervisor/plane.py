@@ -24,10 +24,12 @@ from .hub import Hub, Subscription
 from .journal import SUPERVISOR, Cursor, Journal, JournalError
 from .pump import Pump
 from .tally import PumpStatistics, WorkerCounts
+from .wording import clean
 
 MODES = ("queue", "stdout")
 RETAIN_EVERY = 600.0  # seconds
 COUNTED = tuple(field.name for field in fields(WorkerCounts))
+LEVELS = {"phase_error": logging.ERROR, "progress": logging.DEBUG}  # how loud a record is in the log; others: INFO
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class EventPlane:
             self.pump.serve()
         except OSError as error:
             log.error("the queue cannot be served here, events come by stdout: %s", error)  # noqa: TRY400 - it says why
-            self.record("log_entry", step="queue", detail=f"cannot be served, events come by stdout: {error}")
+            self.pump.record("log_entry", SUPERVISOR, "queue", f"cannot be served, events come by stdout: {error}")
             return False
         self._serving = True
         return True
@@ -78,9 +80,10 @@ class EventPlane:
         detail: str = "",
         summary: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put something of the supervisor's own on record."""
+        """Put something of the supervisor's own on record, and a line about it into the log."""
         more = {**(summary or {}), **({"pct": pct} if pct else {})}
         self.pump.record(type, phase, step, detail, more)
+        log.log(LEVELS.get(type, logging.INFO), "%s", clean(detail), extra={"phase": phase, "step": step})
 
     def opening(self, worker: str, epoch: int, identity: Identity) -> Future[Path]:
         """Begin with the epoch's journal row and spool folder; from any thread."""
@@ -172,8 +175,8 @@ async def opened(
         planes: list[EventPlane] = []
 
         def alarm(what: str, text: str) -> None:
-            for plane in planes:
-                plane.record("phase_error", step=what, detail=text)
+            for plane in planes:  # the log has it already
+                plane.pump.record("phase_error", SUPERVISOR, what, text)
 
         async with Pump(
             journal=book,
@@ -187,7 +190,7 @@ async def opened(
             plane = EventPlane(pump, book)
             planes.append(plane)
             for text in texts:
-                plane.record("phase_error", step="journal", detail=text)
+                plane.pump.record("phase_error", SUPERVISOR, "journal", text)
             async with _retaining(book, retention or Retention()):
                 yield plane
         hub.close()

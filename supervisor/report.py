@@ -16,7 +16,7 @@ from docs_store.messages import State
 from docs_store.topology import Topology
 
 from .status import Summary, summarise
-from .why import Recorded
+from .why import Recorded, gave_up
 from .wording import clean, duration, summary_lines
 
 
@@ -74,7 +74,7 @@ def made(state: State, topology: Topology, events: Iterable[Recorded], *, since:
             busy=_busy([event for event in seen if event.phase == phase.key]),
             crashes=sum(e.step == "exit" and not e.summary.get("asked") for e in its),
             restarts=sum(e.step == "decision" and "delay" in e.summary for e in its),
-            given_up=sum(_gave_up(e) for e in its),
+            given_up=sum(e.step == "decision" and gave_up(e.summary) for e in its),
             verdicts=sum(e.step in {"verdict", "limit"} for e in its),
         )
     troubles = Counter(event.step or "other" for event in own if event.type == "phase_error" and event.step != "exit")
@@ -105,14 +105,6 @@ def _time(iso: str) -> datetime:
     except ValueError:
         return datetime.fromtimestamp(0, UTC)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _gave_up(event: Recorded) -> bool:
-    """A decision on a child that was neither asked to go nor is started again, and had not ended for good."""
-    inputs = event.summary
-    if event.step != "decision" or "restarts_allowed" not in inputs or "delay" in inputs:
-        return False
-    return not inputs["asked"] and not inputs.get("ended")
 
 
 def _busy(events: Sequence[Recorded]) -> float:

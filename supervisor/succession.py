@@ -368,7 +368,7 @@ class Succession:
             key=key,
             mode=self._transport.first,
             modes=self._transport.modes,
-            fallback=self._config.ipc.fallback == "auto",
+            fallback=self._transport.config.ipc.fallback == "auto",  # [ipc] is that of the start, for all workers
             lockstep=self._lockstep,
             idle_every=idle_beats(self._config.liveness),
             options={

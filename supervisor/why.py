@@ -112,7 +112,10 @@ def gathered(journal: Journal, phase: str) -> tuple[Reason, ...]:
 def _explains(event: Recorded, phase: str) -> bool:
     if event.transport != "supervisor" or event.step not in KINDS:
         return False
-    return event.phase == phase or (event.step in FOR_ALL and event.phase == SUPERVISOR)
+    if event.phase == SUPERVISOR and event.step in FOR_ALL:
+        about = event.summary.get("phases")  # a command may be about some only
+        return about is None or phase in about
+    return event.phase == phase
 
 
 def _reason(event: Recorded, said: Mapping[str, str]) -> Reason:
@@ -130,8 +133,22 @@ def _reason(event: Recorded, said: Mapping[str, str]) -> Reason:
         what=KINDS[event.step],
         text=sentence(event.step, detail, event.summary),
         inputs=dict(event.summary),
-        detail=clean(f"Decided: {event.detail}") if event.step == "decision" else "",
+        detail=_whole(event) if event.step == "decision" else "",
     )
+
+
+def _whole(event: Recorded) -> str:
+    """A decision with all that it says, and what a person can do about one that nobody else will change."""
+    if gave_up(event.summary):
+        return clean(f"Given up: {event.detail} `supervisor restart {event.phase}` starts it again.")
+    return clean(f"Decided: {event.detail}")
+
+
+def gave_up(inputs: Mapping[str, Any]) -> bool:
+    """Whether it was decided not to start a child again that nobody had asked to go and that had not finished."""
+    if "restarts_allowed" not in inputs or "delay" in inputs:
+        return False
+    return not inputs.get("asked") and not inputs.get("ended")
 
 
 def sentence(step: str, detail: str, inputs: Mapping[str, Any]) -> str:
@@ -146,7 +163,7 @@ def sentence(step: str, detail: str, inputs: Mapping[str, Any]) -> str:
             wanted = "as it was asked to" if inputs.get("asked") else "unasked"
             return clean(f"Ended {wanted}: {detail}.")
         case "decision" if "restarts_allowed" in inputs:
-            return clean(f"Decided: {detail} {_figures(inputs)}".rstrip())
+            return clean(f"{'Given up' if gave_up(inputs) else 'Decided'}: {detail} {_figures(inputs)}".rstrip())
         case "decision":
             return clean(f"Decided: {detail}")
         case "probe":

@@ -240,7 +240,7 @@ def write_text(path: Path, content: str) -> None:
 class WorkspaceLock:
     """The right to supervise a workspace, held until `release` or the process's death. Not inherited by children.
 
-    The file keeps (pid, create time) of the holder for people and for `holder`; the lock itself is the system's.
+    The file keeps who holds it, for people and for `holder`; the lock itself is the system's.
     """
 
     def __init__(self, workspace: Workspace, *, role: Role = "supervisor") -> None:
@@ -260,7 +260,8 @@ class WorkspaceLock:
             time.sleep(0.02)
         self._fd = fd
         os.ftruncate(fd, 0)
-        said = {"pid": os.getpid(), "created": _create_time(os.getpid()), "role": self._role}
+        pid = os.getpid()
+        said = {"pid": pid, "created": _create_time(pid), "started": _started(pid), "role": self._role}
         os.write(fd, json.dumps(said).encode())
         return self
 
@@ -294,6 +295,8 @@ def holder(workspace: Workspace) -> int | None:
     said = _said(workspace.lock)
     if not said.pid or said.role != "supervisor":
         return None
+    if said.started:
+        return said.pid if _started(said.pid) == said.started else None
     actual = _create_time(said.pid)
     return said.pid if actual is not None and abs(actual - said.created) < 2.0 else None
 
@@ -302,14 +305,29 @@ class _Said(NamedTuple):
     pid: int = 0
     created: float = 0.0
     role: str = ""
+    started: str = ""
 
 
 def _said(path: Path) -> _Said:
     try:
         said = json.loads(path.read_bytes())
-        return _Said(int(said["pid"]), float(said["created"]), str(said["role"]))
+        return _Said(int(said["pid"]), float(said["created"]), str(said["role"]), str(said.get("started", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return _Said()
+
+
+def _started(pid: int) -> str:
+    """When it was started, in the kernel's ticks since a named boot; "" where that cannot be told, or it has ended.
+
+    Linux counts a process's create time from the wall clock of the moment in which it is asked: when that clock is set,
+    no process is the one that it was.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return f"{boot} {int(fields[19])}" if fields[0] != b"Z" else ""
 
 
 def _create_time(pid: int) -> float | None:
@@ -363,7 +381,7 @@ def runtime_folder(environ: Mapping[str, str] = os.environ) -> Path:
         folder = Path(given) / NAME
     else:
         folder = Path(tempfile.gettempdir()) / f"{NAME}-{os.getuid()}"
-    return _private(folder)
+    return _private(folder, "LOCALAPPDATA" if sys.platform == "win32" else "XDG_RUNTIME_DIR")
 
 
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -374,13 +392,19 @@ def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
         folder = Path.home() / "Library" / "Application Support" / NAME
     else:
         folder = Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / NAME
-    return _private(folder)
+    return _private(folder, "LOCALAPPDATA" if sys.platform == "win32" else "XDG_STATE_HOME")
 
 
-def _private(folder: Path) -> Path:
-    require_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+def _private(folder: Path, variable: str) -> Path:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise WorkspaceError(
+            f"the folder {folder} for private files cannot be created: {error.strerror or error}; "
+            f"set {variable} to a folder of yours, or, where it names somebody else's, unset it"
+        ) from None
     if sys.platform != "win32":
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from docs_store.topology import DEFAULT, Topology
+from ipc.events import WELL_KNOWN_TYPES
 from supervisor.config import Config
 from supervisor.exits import UsageError, UserError
 from supervisor.wording import clean
@@ -18,6 +19,7 @@ from supervisor.workspace import Workspace, WorkspaceBusyError, WorkspaceLock, f
 
 from .output import warn
 
+SUPERVISOR = "supervisor"  # whose events those of nobody's phase are
 SETTLE = 1.0  # seconds to wait for files that somebody is saving just now
 
 if TYPE_CHECKING:
@@ -69,12 +71,51 @@ def phase_key(session: Session, word: str) -> str:
 
 def complete_phase(ctx: typer.Context, incomplete: str) -> list[str]:
     """The phases that begin so, for the shell; the usual ones where there is no workspace."""
-    folder = next((c.params["workspace"] for c in _up(ctx) if c.params.get("workspace") is not None), Path())
+    return [phase.key for phase in _topology(ctx).phases if phase.key.startswith(incomplete.casefold())]
+
+
+def complete_source(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The same, and the supervisor, whose events can be asked for like a phase's."""
+    ours = [SUPERVISOR] if SUPERVISOR.startswith(incomplete.casefold()) else []
+    return complete_phase(ctx, incomplete) + ours
+
+
+def complete_type(incomplete: str) -> list[str]:
+    """The well-known types of events that begin so."""
+    return [name for name in WELL_KNOWN_TYPES if name.startswith(incomplete)]
+
+
+def complete_document(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The documents that begin so."""
+    return [one.name for one in _topology(ctx).documents if one.name.startswith(incomplete)]
+
+
+def complete_waiting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """What waits in the inbox and begins so, with its text; nothing where the documents cannot be read."""
+    from docs_store.errors import StoreError
+    from docs_store.store import Store
+    from supervisor.status import waiting
+
     try:
-        topology = find(Path(folder)).read_config().topology
+        workspace = _workspace(ctx)
+        topology = workspace.read_config().topology
+        store = Store.open(workspace.crew, topology=topology, head_file=workspace.head, create=False, damaged=True)
+    except (UserError, StoreError, OSError):
+        return []
+    return [(item.id, clean(item.text)[:60]) for item in waiting(store.state) if item.id.startswith(incomplete)]
+
+
+def _topology(ctx: typer.Context) -> Topology:
+    try:
+        return _workspace(ctx).read_config().topology
     except UserError:
-        topology = DEFAULT
-    return [phase.key for phase in topology.phases if phase.key.startswith(incomplete.casefold())]
+        return DEFAULT
+
+
+def _workspace(ctx: typer.Context) -> Workspace:
+    """That of the command line so far: the options before the command are not carried out when the shell asks."""
+    folder = next((c.params["workspace"] for c in _up(ctx) if c.params.get("workspace") is not None), Path())
+    return find(Path(folder))
 
 
 def _up(ctx: typer.Context) -> Iterator[Any]:

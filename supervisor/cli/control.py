@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,15 +45,17 @@ def stop(
     session: Session = ctx.obj
     workspace = session.workspace()
     pid = holder(workspace)
+    process = _process(pid) if pid is not None else None
     try:
-        require_running(workspace).command("stop")
+        client = require_running(workspace)
+        pid, process = client.endpoint.pid, process or _process(client.endpoint.pid)  # one may have begun just now
+        client.command("stop")
     except UnreachableError:
         if pid is None or sys.platform == "win32":
             raise
-        os.kill(pid, signal.SIGTERM)  # the same request, for one that does not answer; `holder` has checked who it is
-    assert pid is not None
+        with suppress(ProcessLookupError):  # it was quicker than we were
+            os.kill(pid, signal.SIGTERM)  # the same request, for one that does not answer; `holder` has checked who
     until = time.monotonic() + timeout
-    process = _process(pid)
     while _lives(process):
         if time.monotonic() >= until:
             raise UserError(
@@ -171,10 +174,12 @@ def start(
     It outlives this terminal. Its summary and errors go to .supervisor/logs/console.log. End it with: supervisor stop
     """
     from supervisor.bootstrap import require_trust
+    from supervisor.control.endpoint import endpoint_file
 
     session: Session = ctx.obj
     workspace = find(session.folder / folder) if folder else session.workspace()
     require_trust(workspace, workspace.read_config())
+    endpoint_file(workspace)  # where it cannot be, no command would reach what is started here
     workspace.make_folders()
     if (pid := holder(workspace)) is not None:
         raise WorkspaceBusyError(workspace.root, pid)

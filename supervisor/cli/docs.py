@@ -19,7 +19,7 @@ from supervisor.status import first_line
 from supervisor.wording import clean
 from supervisor.workspace import WorkspaceLock
 
-from .access import Opened, Session, opened
+from .access import Opened, Session, complete_document, opened
 from .crew import AsJson
 from .output import columns, harmless, say, say_json
 from .work import when
@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The documents: what they say, who wrote what when, whether all is whole.")
 
-Name = Annotated[str, typer.Argument(metavar="DOCUMENT", help="Such as QA_READ or MASTER_PLAN, with or without .md.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="DOCUMENT",
+        help="Such as QA_READ or MASTER_PLAN, with or without .md.",
+        autocompletion=complete_document,
+    ),
+]
 
 
 @app.command()
@@ -97,7 +104,10 @@ def _show_new(session: Session, document: str, *, as_json: bool) -> None:
 @app.command()
 def log(
     ctx: typer.Context,
-    document: Annotated[str | None, typer.Argument(metavar="DOCUMENT", help="Only what touched this one.")] = None,
+    document: Annotated[
+        str | None,
+        typer.Argument(metavar="DOCUMENT", help="Only what touched this one.", autocompletion=complete_document),
+    ] = None,
     *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="So many of the latest records.")] = 50,
     as_json: AsJson = False,

@@ -17,7 +17,7 @@ from ipc.events import WELL_KNOWN_TYPES
 from supervisor.exits import UsageError, UserError
 from supervisor.wording import clean, clock, title_of, told
 
-from .access import Session
+from .access import SUPERVISOR, Session, complete_source, complete_type, phase_key
 from .output import say, warn
 
 if TYPE_CHECKING:
@@ -33,8 +33,24 @@ def events(
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as things happen; Ctrl-C ends.")] = False,
     since: Annotated[str | None, typer.Option("--since", metavar="CURSOR", help="Only what came later.")] = None,
-    phase: Annotated[str | None, typer.Option("--phase", help="Only this phase's.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="Only this type, such as finding or phase_error.")] = None,
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            "--phase",
+            metavar="PHASE",
+            help="Only this phase's, or `supervisor` for what the supervisor says.",
+            autocompletion=complete_source,
+        ),
+    ] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Only this type, such as finding or phase_error.",
+            autocompletion=complete_type,
+        ),
+    ] = None,
     last: Annotated[
         int | None, typer.Option("--last", "-n", metavar="N", min=1, help="Only the last so many of them.")
     ] = None,
@@ -44,11 +60,7 @@ def events(
     session: Session = ctx.obj
     workspace = session.workspace()
     if phase is not None:
-        config = workspace.read_config()
-        known = [known.key for known in config.topology.phases]
-        if phase.lower() not in known:
-            raise UsageError(f"there is no phase named {phase!r}; there are: {', '.join(known)}")
-        phase = phase.lower()
+        phase = phase.lower() if phase.lower() == SUPERVISOR else phase_key(session, phase)
     from supervisor.journal import Cursor, CursorGoneError
 
     try:

@@ -14,7 +14,7 @@ from supervisor.status import inbox as awaited
 from supervisor.status import waiting
 from supervisor.wording import brief, clean
 
-from .access import Session, complete_phase, opened, phase_key
+from .access import Session, complete_phase, complete_waiting, opened, phase_key
 from .crew import AsJson
 from .output import columns, harmless, say, say_json
 
@@ -75,7 +75,12 @@ def inbox(ctx: typer.Context, *, as_json: AsJson = False) -> None:
 def answer(
     ctx: typer.Context,
     message: Annotated[
-        str, typer.Argument(metavar="ID", help="As `supervisor inbox` shows it; a unique beginning will do.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="As `supervisor inbox` shows it; a unique beginning will do.",
+            autocompletion=complete_waiting,
+        ),
     ],
     text: Annotated[str, typer.Argument(help="Your answer; the phase reads it with the task, which opens again.")],
     *,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from supervisor.exits import Exit, UserError
+from supervisor.exits import WORDS, Exit, UserError
 from supervisor.workspace import Workspace, holder, none_runs
 
 from .endpoint import HOST, Endpoint, endpoint_file, load, require_known
@@ -28,10 +28,10 @@ class NoneRunningError(UserError):
 
 
 class ApiError(UserError):
-    """The supervisor refused; its words."""
+    """The supervisor refused; its words, and the exit code that the same mistake has without a supervisor."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, status: int, text: str, code: object = None) -> None:
+        super().__init__(text, exit_code=next((exit_ for exit_, word in WORDS.items() if word == code), None))
         self.status = status
 
 
@@ -73,7 +73,9 @@ class Client:
         said = answer.said if isinstance(answer.said, dict) else {}
         error = said.get("error")
         text = error.get("text") if isinstance(error, dict) else said.get("text")
-        raise ApiError(answer.status, str(text or f"the supervisor answered with status {answer.status}"))
+        data = said.get("data")
+        code = data.get("code") if isinstance(data, dict) else None
+        raise ApiError(answer.status, str(text or f"the supervisor answered with status {answer.status}"), code)
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answered:
         connection = http.client.HTTPConnection(HOST, self.endpoint.port, timeout=self._within)

@@ -50,6 +50,8 @@ class Snapshot(Collector):
         for outcome, count in self._status.counters.items():
             if outcome.startswith(OF_STRANGERS):
                 refused.add_metric([outcome.removeprefix(OF_STRANGERS)], count)
+            elif outcome == "bytes":
+                yield CounterMetricFamily("phase_supervisor_bytes", "What was accepted of events", value=count)
             else:
                 events.add_metric([outcome], count)
         yield from (events, refused)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,8 @@ def test_a_day_in_the_life_of_a_daemon(running: Shop) -> None:
     assert BY_KILL in why
     assert "started again" in why
     assert "0 of 5 restarts of its own were used up" in why
+    assert "Asked for by a person: developer has a new worker" in shop.say("why", "developer")
+    assert "developer" not in why, "what was asked for another phase explains nothing here"
 
     assert shop.ask("pause", "qa") == {"phases": ["qa"], "paused": True}
     until(lambda: phases(shop)["qa"]["state"] == "paused", "QA paused")
@@ -113,7 +116,7 @@ def test_a_day_in_the_life_of_a_daemon(running: Shop) -> None:
     assert {key: phase["pid"] for key, phase in phases(shop).items() if key != "qa"} == kept
     (shop.root / "supervisor.toml").write_text("[phases.qa]\nnonsense = 1\n")
     refused = run(shop, "reload")
-    assert refused.returncode == 1
+    assert refused.returncode == 78
     assert "nonsense" in refused.stderr
     (shop.root / "supervisor.toml").write_text("")
 
@@ -155,3 +158,36 @@ def test_a_start_that_fails_says_why(shop: Shop, tmp_path: Path) -> None:
     failed = run(shop, "start")
     assert failed.returncode == 78
     assert "history" in failed.stderr
+
+
+@pytest.mark.only_on("linux", reason="/proc tells who waits at a port")
+def test_whoever_asks_for_the_end_gets_it(running: Shop) -> None:
+    """Two that ask at the same moment, and one that asks again while it is stopping, which takes its time here."""
+    supervisor = psutil.Process(running.ask("status")["pid"])
+    held = [psutil.Process(phases(running)[key]["pid"]) for key in ("planning", "qa")]
+    (endpoint,) = [one for one in map(load, Path(running.environ["XDG_RUNTIME_DIR"]).rglob("*.json")) if one]
+    with ThreadPoolExecutor(2) as pool:
+        for process in (*held, supervisor):
+            process.suspend()
+        try:
+            asked = [pool.submit(Client(endpoint, within=LIMIT).command, "stop") for _ in range(2)]
+            until(lambda: waiting_at(endpoint.port) == len(asked), "both are heard at the same moment")
+        finally:
+            supervisor.resume()
+        assert [one.result(LIMIT)["ok"] for one in asked] == [True, True]
+    impatient = run(running, "stop", "--timeout", "0.1")
+    assert impatient.returncode == 1
+    assert "`supervisor stop` waits for it again" in impatient.stderr
+    refused = run(running, "restart", "qa")
+    assert refused.returncode == 1
+    assert "takes no more commands" in refused.stderr
+    stopped = run(running, "stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert [process for process in (supervisor, *held) if process.is_running() and alive(process)] == []
+
+
+def waiting_at(port: int) -> int:
+    """How many connections have not been accepted yet."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
+    queues = [row[4] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"]
+    return sum(int(queue.partition(":")[2], 16) for queue in queues)

@@ -34,7 +34,7 @@ class FakeBackend:
             phases={phase.key: PhaseStatus(title=phase.title, state="ready") for phase in DEFAULT.phases},
             queue_depth=3,
             queue_capacity=1000,
-            counters={"stored": 7, "lost": 0, "refused_handshakes": 2},
+            counters={"stored": 7, "bytes": 1500, "lost": 0, "refused_handshakes": 2},
             workers={
                 "qa": {"stored": 4, "bytes": 900, "waiting": 2},
                 "developer": {"stored": 3, "bytes": 0, "waiting": 0},

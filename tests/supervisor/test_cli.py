@@ -324,6 +324,7 @@ def test_events_can_be_filtered_and_continued(journaled: Cli) -> None:
     assert events_of(journaled, "--phase", "qa") == everything[:3]
     assert events_of(journaled, "--type", "finding") == everything[::2]
     assert events_of(journaled, "--phase", "QA", "--type", "progress") == [everything[1]]
+    assert events_of(journaled, "--phase", "supervisor") == [e for e in everything if e["phase"] == "supervisor"]
     assert events_of(journaled, "--since", everything[-1]["cursor"]) == []
 
 
@@ -762,9 +763,24 @@ def test_every_command_gives_programs_its_errors(bare: Cli, words: tuple[str, ..
     assert json.loads(bare.out)["error"]["code"] in {"configuration", "usage"}
 
 
-def test_a_shell_completes_commands_and_phases(cli: Cli) -> None:
-    """By the script that `--show-completion` prints: the words that it would be given."""
+@pytest.mark.only_on("posix", reason="where the variable is LOCALAPPDATA it is the system's own")
+def test_nothing_is_started_in_the_background_that_no_command_would_reach(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime folder that cannot be used is told before, with what to do."""
     assert cli("init") == 0
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    started: list[object] = []
+    monkeypatch.setattr("supervisor.cli.control._detached", lambda *of: started.append(of))
+    assert cli("start") == Exit.CONFIGURATION
+    assert "set XDG_RUNTIME_DIR" in cli.err
+    assert started == []
+
+
+def test_a_shell_completes_what_can_be_named(blocked: tuple[Cli, str]) -> None:
+    """By the script that `--show-completion` prints: commands, phases, documents, types, what waits for an answer."""
+    cli, waits = blocked
 
     def completed(line: str) -> list[str]:
         words = {"_SUPERVISOR_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
@@ -781,3 +797,10 @@ def test_a_shell_completes_commands_and_phases(cli: Cli) -> None:
     assert completed("supervisor rest") == ["restart"]
     assert completed("supervisor restart de") == ["developer", "debugging"]
     assert completed("supervisor rollout a") == ["advance"]
+    assert completed("supervisor answer ") == [waits]
+    assert completed("supervisor docs show QA") == ["QA_READ", "QA_WRITE"]
+    assert completed("supervisor events --type phase_e") == ["phase_error"]
+    assert completed("supervisor events --phase ")[-1] == "supervisor"
+    (cli.folder / "supervisor.toml").write_text("nonsense")
+    assert completed("supervisor answer ") == []
+    assert completed("supervisor restart de") == ["developer", "debugging"]

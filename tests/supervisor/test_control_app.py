@@ -163,6 +163,8 @@ async def test_metrics_can_be_scraped(client: httpx.AsyncClient) -> None:
     assert samples["phase_supervisor_events_total", (("outcome", "stored"),)] == 7
     assert samples["phase_supervisor_queue_refused_total", (("what", "handshakes"),)] == 2
     assert ("phase_supervisor_events_total", (("outcome", "refused_handshakes"),)) not in samples
+    assert samples["phase_supervisor_bytes_total", ()] == 1500
+    assert ("phase_supervisor_events_total", (("outcome", "bytes"),)) not in samples, "a sum of events is no sum then"
     assert samples["phase_supervisor_queue_depth", ()] == 3
     assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "0.01"),)] == 3
     assert samples["phase_supervisor_commit_latency_seconds_bucket", (("le", "+Inf"),)] == 4

@@ -156,6 +156,13 @@ def test_a_refusal_is_an_error_with_the_supervisors_words(cli: Cli, served: Serv
     assert cli("restart", "nobody") == Exit.USAGE
 
 
+def test_a_mistake_has_the_same_exit_code_with_and_without_a_supervisor(cli: Cli, served: Served) -> None:
+    """A file that cannot be used is a configuration error, whoever has read it; so in JSON."""
+    served.backend.reply = Reply(ok=False, text="line 3: restart.x", data={"code": "configuration"})
+    assert cli("reload", "--json") == Exit.CONFIGURATION
+    assert json.loads(cli.out)["error"] == {"code": "configuration", "text": "line 3: restart.x"}
+
+
 def test_stop_waits_for_the_end_and_says_when_it_does_not_come(cli: Cli, served: Served) -> None:
     """With where to look, and what can be done. This process plays the supervisor, and stays."""
     assert cli("stop", "--timeout", "0.1") == Exit.WORK_REMAINS

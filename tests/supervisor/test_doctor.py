@@ -36,6 +36,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return Workspace(tmp_path / "project")
 
 
+@pytest.mark.only_on("posix", reason="where the variable is LOCALAPPDATA it is the system's own")
+def test_a_runtime_folder_that_cannot_be_used_is_an_error(
+    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it there is no control API, so that no command reaches the crew."""
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    (wrong,) = [check for check in examine(place.root) if check.name == "runtime folder"]
+    assert wrong.level == "error"
+    assert "set XDG_RUNTIME_DIR to a folder of yours" in wrong.text
+
+
 def test_a_fresh_workspace_on_this_machine_is_well(place: Workspace) -> None:
     """Nothing is an error right after `init`; every check has a name of its own."""
     checks = examine(place.root)

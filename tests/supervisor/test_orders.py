@@ -62,7 +62,7 @@ class FakeCrew:
 
     def __init__(self, folder: Path) -> None:
         self.workspace = FakeWorkspace(folder)
-        self.config = Config()
+        self.config = self.begun = Config()
         self.seats = {phase.key: Seat(phase=phase, config=PhaseConfig(key=phase.key)) for phase in DEFAULT.phases}
         for seat in self.seats.values():
             seat.child, seat.state = FakeChild(), "ready"  # type: ignore[assignment]
@@ -242,6 +242,7 @@ async def test_a_file_with_mistakes_or_other_phases_changes_nothing(crew: FakeCr
     reply = await ask(crew, Reload())
     assert not reply.ok
     assert "line 3: restart.x" in reply.text
+    assert reply.data == {"code": "configuration"}
     FakeWorkspace.config_read = parse('[phases.security]\nactor = "a:B"\n')
     reply = await ask(crew, Reload())
     assert not reply.ok
@@ -266,6 +267,17 @@ async def test_what_takes_effect_later_is_said(crew: FakeCrew) -> None:
     FakeWorkspace.config_read = parse('[log]\nformat = "json"\n')
     reply = await ask(crew, Reload())
     assert reply.data == {"restarted": [], "later": ["[log]"]}
+
+
+async def test_what_is_not_in_force_yet_is_said_each_time(crew: FakeCrew) -> None:
+    """Compared with what this supervisor began with: until it is started again, or the file says the old again."""
+    FakeWorkspace.config_read = parse("[journal]\nmax_mb = 5\n")
+    assert (await ask(crew, Reload())).data["later"] == ["[journal]"]
+    again = await ask(crew, Reload())
+    assert again.data["later"] == ["[journal]"]
+    assert "[journal] takes effect when the supervisor is started again" in again.text
+    FakeWorkspace.config_read = parse("")
+    assert (await ask(crew, Reload())).data["later"] == []
 
 
 async def test_deaths_are_handed_to_the_history(crew: FakeCrew) -> None:

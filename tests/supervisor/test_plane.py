@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import secrets
 import sqlite3
 from pathlib import Path
@@ -77,6 +78,27 @@ def test_the_file_says_how_much_is_kept() -> None:
     """`[journal]` has a size and an age, both with defaults, and nought for no limit."""
     assert (parse("").journal.max_mb, parse("").journal.keep_days) == (1024, 90.0)
     assert parse("[journal]\nmax_mb = 0\nkeep_days = 7").journal.keep_days == 7.0
+
+
+async def test_what_is_on_record_is_in_the_log_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads log files hears of deaths and decisions, each as loud as it is; an alarm is there once."""
+    caplog.set_level(logging.DEBUG, "supervisor")
+    async with event_plane.opened(
+        journal=tmp_path / "journal.sqlite3", spools=tmp_path / "spools", send_ack=no_ack, capacity=10
+    ) as plane:
+        plane.record("phase_error", phase="qa", step="exit", detail="qa was ended by signal 9\x1b[2J")
+        plane.record("log_entry", phase="qa", step="decision", detail="it is started again")
+        plane.record("progress", step="snapshot", detail="7 files")
+        plane.pump._raise_alarm("spool", "the disk is full")
+        await until_read(plane, 4)
+        assert [event.step for event in plane.journal.read()] == ["exit", "decision", "snapshot", "spool"]
+    said = [(r.levelname, r.getMessage(), getattr(r, "phase", ""), getattr(r, "step", "")) for r in caplog.records]
+    assert said == [
+        ("ERROR", "qa was ended by signal 9\N{REPLACEMENT CHARACTER}[2J", "qa", "exit"),
+        ("INFO", "it is started again", "qa", "decision"),
+        ("DEBUG", "7 files", "supervisor", "snapshot"),
+        ("ERROR", "the disk is full", "", ""),
+    ]
 
 
 @pytest.mark.only_on("posix", reason="the socket is a file only on POSIX")

@@ -114,7 +114,7 @@ class Place:
             plane=plane,
             standby=cast("Any", SimpleNamespace(take=self._take)),
             epochs=cast("Any", SimpleNamespace(take=lambda: 2)),
-            transport=cast("Any", SimpleNamespace(first="queue", reason="", modes=None)),
+            transport=cast("Any", SimpleNamespace(first="queue", reason="", modes=None, config=self.config)),
             mailbox=self.mailbox,
             lockstep=False,
             start=start,
@@ -190,10 +190,24 @@ async def test_nobody_is_woken_and_nothing_closed_before_the_successor_is_ready(
         await place.succession.seat(place.seats["qa"], died=True, reason="died")
         seated.set()
         await anyio.wait_all_tasks_blocked()
-        assert place.mailbox.letters == []
+        assert not place.mailbox.letters
         assert "closed" not in place.done
         place.settled.set()
         await until(lambda: "closed" in place.done and Moved(9) in place.mailbox.letters)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_reload_gives_no_worker_another_fallback_than_the_others_have(tmp_path: Path) -> None:
+    """`[ipc]` takes effect when the supervisor is started again, as the reload says: for a new worker, too."""
+    given: list[control.Assignment] = []
+    async with anyio.create_task_group() as group:
+        place = Place(tmp_path, group.start_soon)
+        place.child.assign = given.append
+        place.succession.reconfigure(parse('[ipc]\nfallback = "never"\n'))
+        await place.succession.seat(place.seats["qa"], died=True, reason="died")
+        place.settled.set()
+    assert [assignment.fallback for assignment in given] == [True]
 
 
 def test_failed_starts_in_a_row_are_limited_as_the_configuration_says() -> None:

@@ -66,6 +66,24 @@ def test_what_concerns_all_explains_each() -> None:
     assert reasons([stored("exit", phase="planning"), stored("exit", phase="supervisor")], "qa") == ()
 
 
+def test_a_command_about_other_phases_explains_nothing() -> None:
+    """Where it names some, it is a reason for those only; older records name none, and are for all."""
+    restarted = stored("command", phase="supervisor", detail="qa has a new worker", ok=True, phases=["qa"])
+    assert reasons([restarted], "planning") == ()
+    assert len(reasons([restarted], "qa")) == 1
+    assert len(reasons([stored("command", phase="supervisor", ok=True, phases=None)], "planning")) == 1
+
+
+def test_giving_up_says_so_and_what_to_do() -> None:
+    """In the line, and in short; one that was asked to go is not given up."""
+    text, inputs = decision(restarts=0)
+    ended = text.partition(";")[0]
+    (_, given_up) = found = reasons([stored("exit", detail=ended), stored("decision", detail=text, **inputs)], "qa")
+    assert given_up.text.startswith("Given up: it was restarted 0 times")
+    assert last_words(found) == f"Given up: {text} `supervisor restart qa` starts it again."
+    assert sentence("decision", *decision(asked=True)).startswith("Decided: ")
+
+
 @pytest.mark.parametrize("step", sorted(KINDS))
 def test_every_kind_of_record_has_its_words(step: str) -> None:
     """Whatever of its figures is missing, and with nothing that a terminal would obey."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,27 @@ def test_a_pid_that_was_given_to_another_process_is_no_holder(place: Workspace) 
     assert holder(place) is None
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere the system keeps the time at which a process was started"
+)
+def test_a_supervisor_is_found_after_the_clock_was_set(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's clock was a day behind when it started; it runs all the same, and `stop` must find it."""
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 1_000_000.0)
+    with WorkspaceLock(place).acquire():
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 1_086_400.0)
+        assert holder(place) == os.getpid()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is the create time that tells them apart")
+def test_a_lock_of_before_a_reboot_means_nobody(place: Workspace) -> None:
+    """The same number, started at the same moment after another boot, is another process."""
+    with WorkspaceLock(place).acquire():
+        said = json.loads(place.lock.read_bytes())
+    _, ticks = said["started"].split()
+    place.lock.write_text(json.dumps({**said, "started": f"{uuid.uuid4()} {ticks}"}))
+    assert holder(place) is None
+
+
 @pytest.mark.parametrize("said", ["", "{", '{"pid": "x", "created": 1}', "[]", '{"pid": 1}'])
 def test_a_damaged_lock_file_means_nobody(place: Workspace, said: str) -> None:
     """What the file says is a hint for people; the lock is the system's."""
@@ -228,6 +250,18 @@ def test_the_users_own_folders_are_private(tmp_path: Path) -> None:
     (tmp_path / "run" / "phase-supervisor").mkdir(parents=True, mode=0o755)
     assert runtime_folder(environ).stat().st_mode & 0o777 == 0o700
     assert state_folder(environ).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.only_on("posix", reason="where the variable is LOCALAPPDATA it is the system's own")
+def test_a_private_folder_that_cannot_be_is_said_with_the_variable(tmp_path: Path) -> None:
+    """As after `su`, when XDG_RUNTIME_DIR is still somebody else's: a configuration error, with what to do."""
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(WorkspaceError, match=r"unset it$") as caught:
+            runtime_folder({"XDG_RUNTIME_DIR": str(folder)})
+        assert "set XDG_RUNTIME_DIR to a folder of yours" in str(caught.value)
+        with pytest.raises(WorkspaceError, match="cannot be created"):
+            state_folder({"XDG_STATE_HOME": str(folder)})
 
 
 @pytest.mark.only_on("posix", reason="POSIX permissions")

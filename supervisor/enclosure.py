@@ -1,7 +1,8 @@
-"""The control group around a crew, where there is one: by it a dead supervisor's crew is found, whatever it has become.
+"""What is around a crew, so that it does not outlive its supervisor, whatever it has become.
 
-Its path is in the workspace before the group is, so that the next supervisor knows where to look. In a unit of systemd
-none is made: there is one already, which ends with the unit.
+On Windows a job that ends with the supervisor. On Linux, where there may be one, a control group: its path is in the
+workspace before the group is, so that the next supervisor knows where to look. In a unit of systemd none is made: there
+is one already, which ends with the unit.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +54,28 @@ async def enclosed(
             await end_group(group)
     made = await run_sync(_renewed, file, groups, environ)
     try:
-        yield Enclosed(made, left)
+        with in_a_job():
+            yield Enclosed(made, left)
     finally:
         with anyio.CancelScope(shield=True):
             if made is not None:
                 await end_group(made)
                 await run_sync(_forget, file)
+
+
+@contextmanager
+def in_a_job() -> Iterator[None]:
+    """Windows: who is killed in here takes along what it has started, also what is not in its own job yet."""
+    if sys.platform != "win32":
+        yield
+        return
+    from ipc import job_object
+
+    job = job_object.around_us()
+    try:
+        yield
+    finally:
+        job.let_go()
 
 
 def named_in(file: Path) -> list[Cgroup]:

@@ -1,9 +1,8 @@
-"""Control groups of Linux, version 2: a tree that nobody leaves by another session, parent or environment.
+"""Control groups of Linux, version 2: whoever is started in one stays in it, whatever else it leaves.
 
-Who is started in a group is in it, and so is whatever it starts; all of them are ended in one step, however fast they
-multiply. A group of our own can be made where the folder of the group that we are in is ours to write: as root, in a
-desktop's session, in a container that owns its hierarchy; not in a plain SSH session. Whether it is used, and what
-else finds a tree, is `ipc.process`'s.
+All that are in one are ended in one step, however fast they multiply. One of our own can be made where the folder of
+the group that we are in is ours to write: as root, in a desktop's session, in a container that owns its hierarchy; not
+in a plain SSH session. Which processes are in one, and when it is ended, is for others to say.
 """
 
 from __future__ import annotations

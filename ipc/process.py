@@ -1,8 +1,7 @@
 """Starts a process with a tree of its own, sees its exit by its handle, and ends the whole tree.
 
 A tree is what shares the process's session (POSIX) or Job Object (Windows), whatever carries its environment marker,
-wherever that has moved to, and on Linux whatever descends from any of these or is in its control group, where it was
-given one. Who calls `adopt_orphans` there becomes
+wherever that has moved to, and on Linux whatever descends from any of these. Who calls `adopt_orphans` there becomes
 the parent of descendants whose own has died, so that also a daemon with a session and an environment of its own stays
 within reach. An exit is seen by pidfd, by a `wait` in a thread where there is none, or by
 WaitForSingleObject: neither a grandchild that holds the pipes nor a busy tick delays it. On Linux an exited process is
@@ -74,7 +73,6 @@ class Process:
         *,
         marker: Mapping[str, str],
         adopting: bool,
-        cgroup: Cgroup | None,
         stdin: PipeWriter | None,
         stdout: AnyPipeReader | None,
         stderr: AnyPipeReader | None,
@@ -82,7 +80,6 @@ class Process:
         self.pid = popen.pid
         self.marker = dict(marker)
         self._adopting = adopting
-        self._cgroup = cgroup
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
@@ -126,7 +123,7 @@ class Process:
             os.killpg(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process group, the control group or the job at once; nothing happens if they are gone."""
+        """End the process group (POSIX) or the job (Windows) at once; nothing happens if they are gone."""
         if sys.platform == "win32":
             job = self._job
             if job is not None:
@@ -136,8 +133,6 @@ class Process:
         elif not self._reaped:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says EPERM for a group of zombies
                 os.killpg(self.pid, signal.SIGKILL)
-        if self._cgroup is not None:
-            self._cgroup.kill()
 
     def members(self) -> list[Identity]:
         """Who of the tree is alive, itself included. Reads the process table: call it in a thread."""
@@ -150,8 +145,6 @@ class Process:
         found = set(_matching(self.marker, session=session, since=self.identity.created))
         if self._adopting:
             found.update(_adopted())
-        if self._cgroup is not None:
-            found.update(in_group(self._cgroup))
         return sorted(found)
 
     async def end_tree(self, *, within: float = 5.0) -> tuple[Identity, ...]:
@@ -170,8 +163,6 @@ class Process:
                         self._popen.wait()
                         _children.leaders.discard(self.pid)
                     self._reaped = True
-                if self._cgroup is not None:  # if somebody is left in it, whoever made the one around it has to see
-                    await in_thread(self._cgroup.remove)
             if self._pidfd is not None:
                 if sys.platform != "win32":
                     anyio.notify_closing(self._pidfd)  # somebody may still wait for an unkillable one
@@ -225,7 +216,6 @@ async def spawn(
     marker: Mapping[str, str] | None = None,
     session: bool = True,
     adopting: bool = False,
-    cgroup: Cgroup | None = None,
 ) -> Process:
     """Start `cmd` with a process tree of its own.
 
@@ -233,9 +223,7 @@ async def spawn(
     (None: ours) and finds the tree's members later (None: one of its own). `session=False` gives it a group of its own
     within our session, so that it stays a part of our own tree; the markers of the trees that we are in are carried
     over in any case. `adopting`: orphans that we have adopted (`adopt_orphans`) count to its tree, whoever
-    left them; only for processes all of whose children that lead a session come from here. `cgroup`: as soon as
-    it has begun it gets a group of its own within that one, or goes without where that cannot be had. Raises
-    SpawnError.
+    left them; only for processes all of whose children that lead a session come from here. Raises SpawnError.
     """
     ours: list[int] = []
     theirs: list[int] = []
@@ -259,22 +247,21 @@ async def spawn(
         carried = {key: value for key, value in os.environ.items() if key.startswith(MARKER_PREFIX)}
         environ = {**carried, **(os.environ if env is None else env), **marker}
 
-        def start() -> tuple[subprocess.Popen[bytes], Cgroup | None]:
+        def start() -> subprocess.Popen[bytes]:
             with _children.lock:
                 started = _popen(cmd, child_in, child_out, child_err, cwd=cwd, environ=environ, session=session)
                 if session:
                     _children.leaders.add(started.pid)
-            return started, None if cgroup is None else _into_group(cgroup, started.pid)
+                return started
 
         try:
-            popen, group = await make_in_thread(start, undo=lambda made: _take_back(*made, marker))
+            popen = await make_in_thread(start, undo=lambda started: _take_back(started, marker))
         except (OSError, ValueError) as error:
             raise SpawnError(f"{os.fspath(cmd[0])} could not be started: {error}") from error
         process = Process(
             popen,
             marker=marker,
             adopting=adopting,
-            cgroup=group,
             stdin=None if write_to is None else PipeWriter(write_to),
             stdout=None if read_out is None else reader(read_out),
             stderr=None if read_err is None else reader(read_err),
@@ -427,18 +414,18 @@ def reap_orphans() -> None:
             _reap(pid)
 
 
-def in_group(cgroup: Cgroup) -> list[Identity]:
-    """Every live process of a control group and those within it."""
-    return [found for pid in cgroup.pids() if (found := identify(pid)) is not None]
-
-
 async def sweep(marker: Mapping[str, str], *, within: float = 5.0) -> tuple[Identity, ...]:
     """Kill every process that carries `marker`; those that outlive `within` seconds are returned."""
     return await _until_none(lambda: escapees(marker), lambda: None, within)
 
 
+def in_group(cgroup: Cgroup) -> list[Identity]:
+    """Every live process, but this one, of a control group and those within it."""
+    return [found for pid in cgroup.pids() if pid != os.getpid() and (found := identify(pid)) is not None]
+
+
 async def end_group(cgroup: Cgroup, *, within: float = 5.0) -> tuple[Identity, ...]:
-    """Kill every process of a control group; those that outlive `within` seconds are returned."""
+    """Kill every process of a control group, which this one is not in; those that outlive `within` s are returned."""
     return await _until_none(lambda: in_group(cgroup), cgroup.kill, within)
 
 
@@ -469,18 +456,7 @@ def _kill_all(find: Callable[[], Iterable[Identity]], kill_more: Callable[[], No
     return found
 
 
-def _into_group(cgroup: Cgroup, pid: int) -> Cgroup | None:
-    """A group for that process, which has not begun to start others; None where there is none to be had."""
-    group = Cgroup(cgroup.path / f"{pid}-{secrets.token_hex(3)}")  # one of an earlier process may be left
-    try:
-        cgroup.make(group.path.name).join(pid)
-    except OSError:
-        group.remove()
-        return None
-    return group
-
-
-def _take_back(popen: subprocess.Popen[bytes], group: Cgroup | None, marker: Mapping[str, str]) -> None:
+def _take_back(popen: subprocess.Popen[bytes], marker: Mapping[str, str]) -> None:
     """End what was started for a caller that was cancelled meanwhile. Blocks."""
     if sys.platform == "win32":
         popen.kill()  # it is suspended, and has started nothing
@@ -492,9 +468,6 @@ def _take_back(popen: subprocess.Popen[bytes], group: Cgroup | None, marker: Map
     with contextlib.suppress(subprocess.TimeoutExpired), _children.lock:
         popen.wait(5.0)
         _children.leaders.discard(popen.pid)
-    if group is not None:
-        group.kill()
-        group.remove()
 
 
 def _popen(

@@ -24,7 +24,6 @@ import anyio.to_thread
 from actors import worker
 from actors.command import own_command
 from ipc import control
-from ipc.cgroup import Cgroup
 from ipc.process import PIPE, Identity, Process, new_marker, spawn
 
 from .restart import Exit
@@ -94,13 +93,9 @@ class Child:
         may_read: Callable[[Child], bool] = lambda _child: True,
         environ: Mapping[str, str] | None = None,
         marks: Mapping[str, str] | None = None,
-        cgroup: Cgroup | None = None,
         command: list[str] | None = None,
     ) -> None:
-        """`environ` None is ours; `marks` are further entries that find its tree, which `cgroup` is to hold together.
-
-        `command` is for tests.
-        """
+        """`environ` None is ours; `marks` are further entries that find its tree; `command` is for tests."""
         self.assignment: control.Assignment | None = None
         self.started_at = 0.0
         self.is_spare = False  # everything imported, waiting for its assignment or past it
@@ -115,7 +110,6 @@ class Child:
         self._may_read = may_read
         self._environ = environ
         self._marks = dict(marks or {})
-        self._cgroup = cgroup
         self._command = command
         self._process: Process | None = None
         self._outbox: deque[control.Down] = deque()
@@ -171,7 +165,6 @@ class Child:
             env=environ | self._marks,
             marker=mark,
             adopting=True,
-            cgroup=self._cgroup,
         )
         self.started_at = anyio.current_time()
         try:

@@ -125,10 +125,10 @@ def queue_round_trip(environ: Mapping[str, str] = os.environ) -> Check:
 
 def trees(platform: str, *, grouped: bool) -> Check:
     """By what the processes of a crew are found when they are to end."""
-    means = {"win32": "held by job objects", "linux": "found by session, mark and descent"}
+    means = {"win32": "found by job objects", "linux": "found by session, mark and descent"}
     text = means.get(platform, "found by session and mark")
     if platform == "linux":
-        text += ", and held by control groups" if grouped else "; control groups may not be made here"
+        text += ", and by a control group" if grouped else "; no control group may be made here"
     return Check("processes", "ok", text)
 
 

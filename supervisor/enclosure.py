@@ -13,7 +13,6 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -25,24 +24,14 @@ from ipc.process import Identity, end_group, escapees, in_group, sweep
 
 from .workspace import write_text
 
-_NAME = re.compile(
-    r"phase-supervisor-[0-9a-f]{16}"
-)  # a number that nobody guesses: what is named otherwise is not ours
-
-
-@dataclass(frozen=True, slots=True)
-class Enclosed:
-    """`group` is what the crew's processes are started in, None where there is none; `left` was ended before."""
-
-    group: Cgroup | None
-    left: Sequence[Identity]
+_NAME = re.compile(r"phase-supervisor-[0-9a-f]{16}")  # a number that nobody guesses: other groups stay alone
 
 
 @asynccontextmanager
 async def enclosed(
     file: Path, marks: Mapping[str, str], environ: Mapping[str, str] = os.environ
-) -> AsyncIterator[Enclosed]:
-    """End what an earlier supervisor left running; then a new group, in which nobody is left at the end.
+) -> AsyncIterator[Sequence[Identity]]:
+    """End what an earlier supervisor left running, and say whom; what begins within does not outlive this process.
 
     Who was left is found by the groups that `file` names, and by its environment's `marks`.
     """
@@ -52,15 +41,17 @@ async def enclosed(
         await sweep(marks)
         for group in groups:
             await end_group(group)
-    made = await run_sync(_renewed, file, groups, environ)
+    around = None if environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) else cgroup.ours()
+    made = await run_sync(_entered, file, groups, around)
     try:
         with in_a_job():
-            yield Enclosed(made, left)
+            yield left
     finally:
-        with anyio.CancelScope(shield=True):
-            if made is not None:
-                await end_group(made)
-                await run_sync(_forget, file)
+        if around is not None and made is not None:
+            with anyio.CancelScope(shield=True):
+                if await run_sync(_left, around):
+                    await end_group(made)
+                    await run_sync(_forget, file)
 
 
 @contextmanager
@@ -88,10 +79,12 @@ def named_in(file: Path) -> list[Cgroup]:
     return [one for one in found if one is not None]
 
 
-def _renewed(file: Path, before: Sequence[Cgroup], environ: Mapping[str, str]) -> Cgroup | None:
-    """Take the groups of earlier crews away, and make another; whoever could not be ended keeps its own."""
+def _entered(file: Path, before: Sequence[Cgroup], around: Cgroup | None) -> Cgroup | None:
+    """Take the groups of earlier crews away, and enter another; whoever could not be ended keeps its own.
+
+    One group for all: to enter one takes some ten milliseconds, in which nobody on the machine starts or ends.
+    """
     kept = [str(one.path) for one in before if not one.remove()]
-    around = None if environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) else cgroup.ours()
     name = f"phase-supervisor-{secrets.token_hex(8)}"
     if around is not None:
         kept.append(str(around.path / name))
@@ -99,10 +92,23 @@ def _renewed(file: Path, before: Sequence[Cgroup], environ: Mapping[str, str]) -
         file.unlink(missing_ok=True)
         return None
     write_text(file, "\n".join([*kept, ""]))
+    if around is None:
+        return None
     try:
-        return None if around is None else around.make(name)
+        made = around.make(name)
+        made.join(os.getpid())
     except OSError:  # of those that may be made there, this was one too many: the crew goes without
         return None
+    return made
+
+
+def _left(around: Cgroup) -> bool:
+    """Go back to where we came from; if we may not any more, the group is the next start's."""
+    try:
+        around.join(os.getpid())
+    except OSError:
+        return False
+    return True
 
 
 def _forget(file: Path) -> None:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -20,16 +20,15 @@ import anyio
 from anyio.to_thread import run_sync
 
 from actors.trees_process import GitProcessError, in_brief
-from ipc.cgroup import Cgroup
 from ipc.control import Ack
-from ipc.process import adopt_orphans
+from ipc.process import Identity, adopt_orphans
 
 from . import plane as event_plane
 from .child import Child, Fact
 from .config import Config, NotifyConfig
 from .crew import Crew
 from .documents import Documents, unapproved
-from .enclosure import Enclosed, enclosed
+from .enclosure import enclosed
 from .epochs import EpochCounter
 from .exits import Exit, UserError
 from .letters import Plan
@@ -85,11 +84,11 @@ def run_workspace(options: RunOptions, view: View, *, config: Config | None = No
 async def _run(workspace: Workspace, config: Config, options: RunOptions, view: View) -> Summary:
     adopt_orphans()  # what a dead worker leaves, whatever it did to its session and environment
     marks = {MARK: hashlib.sha256(str(workspace.root).encode()).hexdigest()[:24]}
-    async with enclosed(workspace.group, marks) as within:
+    async with enclosed(workspace.group, marks) as left:
         notifier = Notifier.from_environ()
         documents = await run_sync(lambda: Documents.open(workspace, config.topology, marks=marks))
         try:
-            return await _run_crew(workspace, config, options, view, documents, notifier, marks, within)
+            return await _run_crew(workspace, config, options, view, documents, notifier, marks, left)
         finally:
             with anyio.CancelScope(shield=True):
                 await run_sync(documents.close)
@@ -103,7 +102,7 @@ async def _run_crew(
     documents: Documents,
     notifier: Notifier,
     marks: Mapping[str, str],
-    within: Enclosed,
+    left: Sequence[Identity],
 ) -> Summary:
     crews: list[Crew] = []
 
@@ -131,7 +130,7 @@ async def _run_crew(
             detail=f"supervisor {release or '(version unknown)'} begins as process {os.getpid()}",
             summary={"pid": os.getpid(), "version": release},
         )
-        for identity in within.left:
+        for identity in left:
             plane.record("log_entry", step="orphan", detail=f"ended process {identity.pid} of an earlier run")
         await plane.close_leftovers(documents.last_epochs(), documents.reports_of)
         above = max(plane.last_epoch(), *documents.last_epochs().values(), 0)
@@ -144,7 +143,7 @@ async def _run_crew(
         with plane.follow(start) as events:
             async with anyio.create_task_group() as group:
                 standby = Standby(
-                    _maker(plane, marks, within.group),
+                    _maker(plane, marks),
                     count=1,
                     failed=lambda text: plane.record("log_entry", step="spare", detail=text),
                 )
@@ -206,16 +205,13 @@ def _retention(config: Config) -> Retention:
     return Retention(most_bytes=most or None, most_age=days or None)
 
 
-def _maker(
-    plane: EventPlane, marks: Mapping[str, str], group: Cgroup | None
-) -> Callable[[Callable[[Fact], None]], Child]:
+def _maker(plane: EventPlane, marks: Mapping[str, str]) -> Callable[[Callable[[Fact], None]], Child]:
     def make(tell: Callable[[Fact], None]) -> Child:
         return Child(
             tell=tell,
             marker=lambda child, line: _heed_marker(plane, child, line),
             may_read=lambda child: child.assignment is None or plane.may_read(child.phase, child.epoch),
             marks=marks,
-            cgroup=group,
         )
 
     return make

@@ -26,12 +26,12 @@ def test_all_killed_at_once_and_what_had_left_everything_is_ended_by_the_next_st
     shop.say("start")
     supervisor = psutil.Process(shop.ask("status")["pid"])
     (group,) = named_in(shop.root / ".supervisor" / "cgroup")
-    inner = [folder for folder in group.path.iterdir() if folder.is_dir()]
-    assert len(inner) >= 4
+    everybody = [supervisor.pid, *(worker.pid for worker in shop.workers())]
+    assert len(everybody) >= 5
+    assert set(everybody) <= set(group.pids())
     nap = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
     with subprocess.Popen(nap, env={}, start_new_session=True) as daemon:
-        cgroup.Cgroup(inner[0]).join(daemon.pid)
-        everybody = [supervisor.pid, *(worker.pid for worker in shop.workers())]
+        group.join(daemon.pid)  # as if it had been started in there
         supervisor.suspend()  # it would see the others die
         for pid in reversed(everybody):
             psutil.Process(pid).send_signal(SIGKILL)

@@ -11,10 +11,9 @@ import pytest
 pytestmark = pytest.mark.only_on("linux", reason="orphans that can be adopted")
 ROOT = Path(__file__).parents[2]
 
-# Starts a daemon, when told, as daemons are started (two forks, a session of its own), without environment; stays.
+# Starts a daemon as daemons are started (two forks, a session of its own), without environment; says its pid; stays.
 PARENT = """
 import os, sys, time
-sys.stdin.readline()
 if os.fork() == 0:
     os.setsid()
     if os.fork():
@@ -35,9 +34,7 @@ from ipc import process
 PARENT = {PARENT!r}
 
 async def with_daemon(does, **how):
-    command = [sys.executable, "-I", "-S", "-c", PARENT, does]
-    child = await process.spawn(command, stdin=process.PIPE, stdout=process.PIPE, **how)
-    await child.stdin.send(b"\\n")
+    child = await process.spawn([sys.executable, "-I", "-S", "-c", PARENT, does], stdout=process.PIPE, **how)
     pid = int(await child.stdout.receive())
     while process._environ(str(pid)):  # it says its number before it becomes the daemon
         await anyio.sleep(0.01)

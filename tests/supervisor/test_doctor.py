@@ -74,10 +74,10 @@ def test_versions_too_old_are_errors() -> None:
     assert [sqlite(version).level for version in ((3, 34, 1), (3, 35, 0))] == ["error", "ok"]
 
 
-def test_what_holds_a_crew_s_processes_together_is_said() -> None:
-    assert trees("linux", grouped=True).text == "found by session, mark and descent, and held by control groups"
-    assert trees("linux", grouped=False).text.endswith("; control groups may not be made here")
-    assert trees("win32", grouped=False).text == "held by job objects"
+def test_by_what_a_crew_s_processes_are_found_is_said() -> None:
+    assert trees("linux", grouped=True).text == "found by session, mark and descent, and by a control group"
+    assert trees("linux", grouped=False).text.endswith("; no control group may be made here")
+    assert trees("win32", grouped=False).text == "found by job objects"
     assert trees("darwin", grouped=False).text == "found by session and mark"
 
 

@@ -32,36 +32,38 @@ async def test_what_a_dead_supervisor_left_in_its_group_is_ended(
     tmp_path: Path, stranger: subprocess.Popen[bytes]
 ) -> None:
     """Whatever it has become; it is told, and its group goes with it."""
-    file, marks = tmp_path / "cgroup", new_marker()
-    async with enclosed(file, marks) as first:
-        assert first.left == []
-        assert first.group is not None
-        assert named_in(file) == [first.group]
+    file, marks, ours = tmp_path / "cgroup", new_marker(), cgroup.ours()
+    assert ours is not None
+    async with enclosed(file, marks) as nobody:
+        assert nobody == []
+        (group,) = named_in(file)
+        assert cgroup.ours() == group
         left = file.read_text()
+    assert cgroup.ours() == ours
     assert not file.exists()
     assert named_in(file) == []
 
-    group = cgroup.Cgroup(Path(left.strip()))
     group.path.mkdir()
-    group.make("worker").join(stranger.pid)
+    group.make("within").join(stranger.pid)
     file.write_text(left)
     was = identify(stranger.pid)
-    async with enclosed(file, marks) as second:
-        assert second.left == [was]
+    async with enclosed(file, marks) as found:
+        assert found == [was]
         assert stranger.wait(10) == -9
-        assert second.group != group
         assert not group.path.exists()
-        assert second.group is not None
-        assert file.read_text() == f"{second.group.path}\n"
+        assert named_in(file) == [cgroup.ours()]
+        assert cgroup.ours() != group
 
 
 @needs_one
-async def test_nobody_is_left_in_it_at_the_end(tmp_path: Path, stranger: subprocess.Popen[bytes]) -> None:
-    async with enclosed(tmp_path / "cgroup", new_marker()) as around:
-        assert around.group is not None
-        around.group.join(stranger.pid)
+async def test_nobody_is_left_in_it_at_the_end(tmp_path: Path) -> None:
+    """Not even who has left the session and had no environment."""
+    async with enclosed(tmp_path / "cgroup", new_marker()):
+        (group,) = named_in(tmp_path / "cgroup")
+        command = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
+        stranger = subprocess.Popen(command, env={}, start_new_session=True)  # noqa: ASYNC220 - it returns at once
     assert stranger.wait(10) == -9
-    assert not around.group.path.exists()
+    assert not group.path.exists()
 
 
 @needs_one
@@ -74,8 +76,8 @@ async def test_a_group_of_another_name_is_left_alone(tmp_path: Path, stranger: s
         other.join(stranger.pid)
         file = tmp_path / "cgroup"
         file.write_text(f"{other.path}\n{other.path}/phase-supervisor-0123456789abcdef\n/\n\n")
-        async with enclosed(file, new_marker()) as around:
-            assert around.left == []
+        async with enclosed(file, new_marker()) as left:
+            assert left == []
         assert stranger.poll() is None
     finally:
         other.kill()
@@ -89,14 +91,14 @@ async def test_a_folder_that_is_called_so_is_no_group(tmp_path: Path, stranger: 
     folder.mkdir()
     (folder / "cgroup.procs").write_text(f"{stranger.pid}\n")
     (tmp_path / "cgroup").write_text(f"{folder}\n")
-    async with enclosed(tmp_path / "cgroup", new_marker()) as around:
-        assert around.left == []
+    async with enclosed(tmp_path / "cgroup", new_marker()) as left:
+        assert left == []
     assert stranger.poll() is None
     assert folder.exists()
 
 
 async def test_a_unit_of_systemd_has_a_group_already(tmp_path: Path) -> None:
-    file = tmp_path / "cgroup"
-    async with enclosed(file, new_marker(), {"SYSTEMD_EXEC_PID": str(os.getpid())}) as around:
-        assert around.group is None
+    file, ours = tmp_path / "cgroup", cgroup.ours()
+    async with enclosed(file, new_marker(), {"SYSTEMD_EXEC_PID": str(os.getpid())}):
+        assert cgroup.ours() == ours
         assert not file.exists()

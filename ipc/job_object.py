@@ -1,6 +1,6 @@
 """A Windows Job Object that ends everything in it when its last handle is closed: the tree of one process.
 
-Only the few calls that this takes, through ctypes. Which process gets one, and when it is ended, is `ipc.process`.
+Only the five calls that this takes, through ctypes. Which process gets one, and when it is ended, is `ipc.process`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ if sys.platform == "win32":
         ctypes.c_void_p,
     )
     _kernel.AssignProcessToJobObject.argtypes = (wintypes.HANDLE, wintypes.HANDLE)
-    _kernel.GetCurrentProcess.restype = wintypes.HANDLE
     _kernel.TerminateJobObject.argtypes = (wintypes.HANDLE, wintypes.UINT)
     _kernel.CloseHandle.argtypes = (wintypes.HANDLE,)
     _ntdll = ctypes.WinDLL("ntdll")
@@ -69,19 +68,14 @@ if sys.platform == "win32":
             self._handle = _kernel.CreateJobObjectW(None, None)
             if not self._handle:
                 raise ctypes.WinError(ctypes.get_last_error())
-            try:
-                self._limit(_KILL_ON_JOB_CLOSE)
-            except OSError:
-                self.close()
-                raise
-
-        def _limit(self, flags: int) -> None:
             limits = _ExtendedLimits()
-            limits.BasicLimitInformation.LimitFlags = flags
+            limits.BasicLimitInformation.LimitFlags = _KILL_ON_JOB_CLOSE
             if not _kernel.SetInformationJobObject(
                 self._handle, _EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
             ):
-                raise ctypes.WinError(ctypes.get_last_error())
+                error = ctypes.WinError(ctypes.get_last_error())
+                self.close()
+                raise error
 
         def add(self, process_handle: int) -> None:
             """Put a process, best a suspended one, into the job; what it starts later is in it too."""
@@ -119,29 +113,12 @@ if sys.platform == "win32":
                 if self._handle and not _kernel.TerminateJobObject(self._handle, 1):
                     raise ctypes.WinError(ctypes.get_last_error())
 
-        def let_go(self) -> None:
-            """Give up the handle; who is in the job goes on."""
-            with self._lock:
-                if self._handle:
-                    self._limit(0)
-                    self.close()
-
         def close(self) -> None:
             """Give up the handle, and with it every process of the job."""
             with self._lock:
                 if self._handle:
                     _kernel.CloseHandle(self._handle)
                     self._handle = None
-
-    def around_us() -> JobObject:
-        """A new job with this process in it: whatever it starts ends with it, from the first moment. OSError."""
-        job = JobObject()
-        try:
-            job.add(_kernel.GetCurrentProcess())
-        except OSError:
-            job.close()
-            raise
-        return job
 
     def resume(process_handle: int) -> None:
         """Let a process run that was started suspended (`subprocess` keeps no handle of its first thread)."""

@@ -1,8 +1,7 @@
-"""What is around a crew, so that it does not outlive its supervisor, whatever it has become.
+"""The control group around a crew, where there may be one: by it what a dead supervisor left is found.
 
-On Windows a job that ends with the supervisor. On Linux, where there may be one, a control group: its path is in the
-workspace before the group is, so that the next supervisor knows where to look. In a unit of systemd none is made: there
-is one already, which ends with the unit.
+Its path is in the workspace before the group is, so that the next supervisor knows where to look. In a unit of systemd
+none is made: there is one already, which ends with the unit.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -44,29 +42,13 @@ async def enclosed(
     around = None if environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) else cgroup.ours()
     made = await run_sync(_entered, file, groups, around)
     try:
-        with in_a_job():
-            yield left
+        yield left
     finally:
         if around is not None and made is not None:
             with anyio.CancelScope(shield=True):
                 if await run_sync(_left, around):
                     await end_group(made)
                     await run_sync(_forget, file)
-
-
-@contextmanager
-def in_a_job() -> Iterator[None]:
-    """Windows: who is killed in here takes along what it has started, also what is not in its own job yet."""
-    if sys.platform != "win32":
-        yield
-        return
-    from ipc import job_object
-
-    job = job_object.around_us()
-    try:
-        yield
-    finally:
-        job.let_go()
 
 
 def named_in(file: Path) -> list[Cgroup]:
